@@ -1,0 +1,398 @@
+"""`sitegate`: the command line of a hospital's data owner and of its compliance reviewer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from datasites.audit_log import read_events, verify_log
+from datasites.catalogue import read_card, versions_on_disk, write_version
+from datasites.config import Site, load_site
+from datasites.control import Control
+from datasites.errors import ConfigurationError, SiteError
+from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
+from datasites.keys import load_site_key
+from datasites.new_site import checked_config, example_policy, make_site
+from datasites.people import generate_password
+from datasites.show import (
+    print_datasets,
+    print_event,
+    print_queue,
+    print_sheet,
+    print_verification,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Sitegate: federated learning on images that stay in the hospital. A site is a directory "
+    "made by `sitegate init`; other commands find it by --site or SITEGATE_SITE.",
+    epilog="Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; "
+    "3 records do not verify or cannot be written; 4 no sandbox.",
+)
+dataset_app = typer.Typer(no_args_is_help=True, help="Publish datasets and look at them.")
+request_app = typer.Typer(no_args_is_help=True, help="Read requests and decide about them.")
+account_app = typer.Typer(no_args_is_help=True, help="Accounts of researchers.")
+audit_app = typer.Typer(no_args_is_help=True, help="Read the audit log and verify it.")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(request_app, name="request")
+app.add_typer(account_app, name="account")
+app.add_typer(audit_app, name="audit")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", envvar="SITEGATE_SITE", help="The site's directory.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", prompt=True, help="Why; the researcher reads it.")
+]
+PersonOption = Annotated[
+    str,
+    typer.Option(
+        "--as", envvar="SITEGATE_PERSON", prompt="Your e-mail address", help="Who decides."
+    ),
+]
+PasswordFileOption = Annotated[
+    Path | None,
+    typer.Option(help="File with your password; else SITEGATE_PASSWORD, else you are asked."),
+]
+RequestArgument = Annotated[str, typer.Argument(help="The request: 7 or R-7.")]
+
+
+def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
+    """Show a person's mistake as one sentence, with its exit code, and never as a traceback."""
+
+    @wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return command(*arguments, **options)
+        except SiteError as error:
+            err.print(str(error), style="red", markup=False)
+            raise typer.Exit(error.exit_code) from error
+        except UnreadableSourceError as error:
+            err.print(str(error), style="red", markup=False)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+@app.command()
+@told_plainly
+def init(
+    name: Annotated[str, typer.Argument(help="Short name: lower-case letters, digits, dashes.")],
+    owner: Annotated[str, typer.Option(prompt="Owner's e-mail address", help="Who may decide.")],
+    directory: Annotated[Path | None, typer.Option(help="Where; default: ./NAME.")] = None,
+    title: Annotated[str | None, typer.Option(help="The hospital's name.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port.")] = 8443,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy to copy; default: the example for chest X-rays.")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="The hospital's own, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    ask_password: Annotated[
+        bool, typer.Option(help="Ask for the owner's password instead of making one.")
+    ] = False,
+) -> None:
+    """Make a site: configuration, policy, keys, certificate and the owner's account."""
+    if (tls_certificate is None) != (tls_key is None):
+        raise ConfigurationError("give both --tls-certificate and --tls-key, or neither")
+    tls = None
+    if tls_certificate and tls_key:
+        tls = {"certificate": tls_certificate.resolve(), "key": tls_key.resolve()}
+    config = checked_config(name=name, title=title or name, host=host, port=port, tls=tls)
+    password = (
+        typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        if ask_password
+        else generate_password()
+    )
+    path = directory or Path(name)
+    site = make_site(path, config, policy or example_policy(), owner, owner, password)
+    _say(f"Made the site {name} in {path}/ (its state is readable by this user only).")
+    if not ask_password:
+        _say(f"Password of {owner}, shown this once: {password}")
+    _say(f"Next: read {path / config.policy}, publish a dataset, `sitegate serve --site {path}`.")
+    _say(f"Researchers need {site.keys / 'tls_authority.pem'} and the address {site.url}.")
+
+
+@app.command()
+@told_plainly
+def serve(
+    site: SiteOption = Path(),
+    until_stdin_closes: Annotated[
+        bool, typer.Option(help="Stop when standard input ends; for programs that start a site.")
+    ] = False,
+) -> None:
+    """Run the site until SIGTERM or Ctrl-C."""
+    from datasites.server import serve as run
+
+    opened = load_site(site)
+    policy = opened.policy()
+    _say(
+        f"{opened.config.title} · datasite at {opened.url} · policy {policy.title} "
+        f"(sha256 {policy.sha256[:8]}…) · log: {opened.state / 'site.log'}"
+    )
+    run(opened, until_stdin_closes=until_stdin_closes)
+
+
+@dataset_app.command("publish")
+@told_plainly
+def publish(
+    source: Annotated[Path, typer.Argument(help="A MedMNIST-layout .npz file.")],
+    name: Annotated[str, typer.Option(help="The dataset's name, as policies know it.")],
+    classes: Annotated[str, typer.Option(help="Class names in the order of the labels, a,b,…")],
+    licence: Annotated[str, typer.Option(help="Under which conditions it may be used.")],
+    described: Annotated[str, typer.Option("--description", help="What it is.")] = "",
+    site: SiteOption = Path(),
+) -> None:
+    """Publish images as an immutable dataset version: on disk, and as handle and mock in syft."""
+    opened = load_site(site)
+    minimum = opened.policy().counts.minimum
+    version, card = write_version(
+        opened.datasets,
+        read_medmnist(source),
+        name=name,
+        classes=tuple(part.strip() for part in classes.split(",")),
+        source=f"MedMNIST-layout file {source.name}",
+        licence=licence,
+        description=described,
+        minimum_count=minimum,
+    )
+    _say(f"{card.name} is version {version}")
+    try:
+        Control(opened.control_socket).publish()
+        out.print("Researchers with an account here can see it now.")
+    except ConfigurationError:
+        out.print("The site does not run; researchers see it after `sitegate serve`.")
+
+
+@dataset_app.command("list")
+@told_plainly
+def list_datasets(site: SiteOption = Path(), as_json: JsonOption = False) -> None:
+    """List the dataset versions in the store."""
+    opened = load_site(site)
+    cards = {v: read_card(opened.datasets, v) for v in versions_on_disk(opened.datasets)}
+    if as_json:
+        _print_json({v: card.model_dump(mode="json") for v, card in cards.items()})
+    else:
+        print_datasets(out, cards)
+
+
+@account_app.command("add")
+@told_plainly
+def add_account(
+    email: Annotated[str, typer.Argument(help="The researcher's e-mail address.")],
+    name: Annotated[str, typer.Option(help="The researcher's name.")],
+    site: SiteOption = Path(),
+) -> None:
+    """Make an account for a researcher; the password is shown once."""
+    password = generate_password()
+    Control(load_site(site).control_socket).add_account(email, name, password)
+    _say(f"Password of {email}, shown this once: {password}")
+
+
+@request_app.command("list")
+@told_plainly
+def list_requests(site: SiteOption = Path(), as_json: JsonOption = False) -> None:
+    """List the requests, newest first."""
+    control, opened = _control(site)
+    sheets = control.requests()
+    if as_json:
+        _print_json(sheets)
+    else:
+        print_queue(out, control.status(), sheets, _verification(opened))
+
+
+@request_app.command("show")
+@told_plainly
+def show_request(
+    request: RequestArgument, site: SiteOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Show the review sheet of a request: what it may read, what leaves, rules, text."""
+    control, _ = _control(site)
+    sheet = control.request(_number(request))
+    if as_json:
+        _print_json(sheet)
+    else:
+        print_sheet(out, sheet)
+
+
+@request_app.command("approve")
+@told_plainly
+def approve(
+    request: RequestArgument,
+    person: PersonOption,
+    reason: ReasonOption,
+    site: SiteOption = Path(),
+    password_file: PasswordFileOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Approve a request as asked for. The sheet is shown first."""
+    control, _ = _control(site)
+    number = _number(request)
+    if not as_json:
+        print_sheet(out, control.request(number))
+    if not yes:
+        typer.confirm(f"Approve R-{number}?", abort=True)
+    _decided(control, number, "approve", person, password_file, reason, as_json)
+
+
+@request_app.command("deny")
+@told_plainly
+def deny(
+    request: RequestArgument,
+    person: PersonOption,
+    reason: ReasonOption,
+    site: SiteOption = Path(),
+    password_file: PasswordFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Deny a pending request; the researcher reads the reason."""
+    control, _ = _control(site)
+    _decided(control, _number(request), "deny", person, password_file, reason, as_json)
+
+
+@request_app.command("revoke")
+@told_plainly
+def revoke(
+    request: RequestArgument,
+    person: PersonOption,
+    reason: ReasonOption,
+    site: SiteOption = Path(),
+    password_file: PasswordFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take an approval back; the next call is refused."""
+    control, _ = _control(site)
+    _decided(control, _number(request), "revoke", person, password_file, reason, as_json)
+
+
+@audit_app.command("show")
+@told_plainly
+def show_audit(
+    site: SiteOption = Path(),
+    subject: Annotated[str | None, typer.Option(help="Only what is about R-7, or R-7/3/1.")] = None,
+    last: Annotated[int, typer.Option(help="How many lines from the end; 0 for all.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the audit log, oldest first."""
+    events = [
+        line
+        for line in read_events(load_site(site).audit)
+        if subject is None or f"{line['subject']}/".startswith(f"{subject}/")
+    ]
+    for line in events[-last:] if last else events:
+        if as_json:
+            out.print_json(data=line, indent=None)
+        else:
+            print_event(out, line)
+
+
+@audit_app.command("verify")
+@told_plainly
+def verify_audit(
+    log: Annotated[Path | None, typer.Argument(help="A log file; default: the site's.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The site's public key file, to verify offline.")
+    ] = None,
+    site: SiteOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Verify chain and checkpoints of a log; needs nothing but the file and the public key."""
+    if (log is None) != (public_key is None):
+        raise ConfigurationError("give a log file and its --public-key, or neither")
+    if log is not None and public_key is not None:
+        try:
+            key = public_key.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"there is no public key at {public_key}") from error
+        found = verify_log(log, key)
+    else:
+        found = _verification(load_site(site))
+    if as_json:
+        _print_json(
+            {
+                "intact": found.intact,
+                "lines": found.lines,
+                "checkpoints": found.checkpoints,
+                "unsigned_lines": found.unsigned_lines,
+                "bad_line": found.bad_line,
+                "problem": found.problem,
+            }
+        )
+    else:
+        print_verification(out, found)
+    if not found.intact:
+        raise typer.Exit(3)
+
+
+def _decided(
+    control: Control,
+    number: int,
+    verb: str,
+    person: str,
+    password_file: Path | None,
+    reason: str,
+    as_json: bool,
+) -> None:
+    sheet = control.decide(number, verb, person, _password(password_file), reason)
+    if as_json:
+        _print_json(sheet)
+        return
+    until = f" until {sheet['expires_at'][:10]}" if sheet["state"] == "approved" else ""
+    out.print(f"R-{number} is {sheet['state']}{until}. Recorded in the audit log.")
+
+
+def _password(file: Path | None) -> str:
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"there is no password file {file}") from error
+    if password := os.environ.get("SITEGATE_PASSWORD"):
+        return password
+    return str(typer.prompt("Your password", hide_input=True, err=True))
+
+
+def _control(path: Path) -> tuple[Control, Site]:
+    site = load_site(path)
+    return Control(site.control_socket), site
+
+
+def _verification(site: Site) -> Any:
+    return verify_log(site.audit, load_site_key(site.keys).public_hex)
+
+
+def _number(request: str) -> int:
+    digits = request.upper().removeprefix("R-")
+    if not digits.isdecimal() or len(digits) > 9:
+        raise ConfigurationError(f"`{request}` is not a request; write R-7 or 7")
+    return int(digits)
+
+
+def _say(text: str) -> None:
+    """A line for a person, never wrapped: paths and passwords are to be copied."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    app()

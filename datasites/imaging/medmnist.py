@@ -1,0 +1,81 @@
+"""Reads the MedMNIST layout: one `.npz` with `{split}_images` and `{split}_labels`.
+
+References:
+    Yang et al., MedMNIST v2, Scientific Data 2023, doi 10.1038/s41597-022-01721-8.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "val", "test")
+MAXIMUM_BYTES = 8 * 10**9
+
+
+class UnreadableSourceError(ValueError):
+    """A source that is not what it should be; the message says what was found."""
+
+
+def read_medmnist(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """The splits in a MedMNIST file.
+
+    Returns:
+        Split name -> images (N, H, W) or (N, H, W, 3) uint8, labels (N,) int64.
+
+    Raises:
+        UnreadableSourceError: The file is missing, is not an `.npz`, has no split, or has arrays of
+            other shapes or types.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAXIMUM_BYTES:
+            raise UnreadableSourceError(
+                f"{path.name} unpacks to {unpacked:,} bytes; at most {MAXIMUM_BYTES:,} are read"
+            )
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise UnreadableSourceError(f"there is no file {path}") from error
+    except UnreadableSourceError:
+        raise
+    except Exception as error:  # numpy, zip and zlib raise many kinds on damaged files
+        raise UnreadableSourceError(f"{path.name} is not a readable .npz of arrays") from error
+    splits = {
+        split: _checked(path.name, split, arrays[f"{split}_images"], arrays[f"{split}_labels"])
+        for split in SPLITS
+        if f"{split}_images" in arrays and f"{split}_labels" in arrays
+    }
+    if "train" not in splits:
+        raise UnreadableSourceError(
+            f"{path.name} has {', '.join(sorted(arrays)) or 'no arrays'}; "
+            "`train_images` and `train_labels` are needed"
+        )
+    if len({images.shape[1:] for images, _ in splits.values()}) > 1:
+        raise UnreadableSourceError(f"{path.name}: the splits have images of different sizes")
+    return splits
+
+
+def _checked(
+    name: str, split: str, images: NDArray[np.generic], labels: NDArray[np.generic]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if images.dtype != np.uint8 or not (
+        images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    ):
+        raise UnreadableSourceError(
+            f"{name}: {split}_images is {images.dtype.name} {images.shape}; "
+            "uint8 (N, H, W) or (N, H, W, 3) is needed"
+        )
+    flat = labels.reshape(-1)
+    if flat.dtype.kind not in "iu" or len(flat) != len(images):
+        raise UnreadableSourceError(
+            f"{name}: {split}_labels is {labels.dtype.name} {labels.shape}; "
+            f"one whole number per image ({len(images)}) is needed"
+        )
+    if len(flat) and flat.min() < 0:
+        raise UnreadableSourceError(f"{name}: {split}_labels has a negative label")
+    return images.astype(np.uint8), flat.astype(np.int64)

@@ -1,0 +1,159 @@
+"""The ledger of runs: what was charged to which approval, and what came of it.
+
+A run has an id that the researcher chooses: request, round, attempt. It is charged when it is
+reserved, before anything runs, and never given back: attempts count, not only successes. The same
+id again is answered with the same outcome and costs nothing, so neither a lost connection nor a
+crash of the site loses a round or budget.
+
+States: reserved -> released | refused | failed, and reserved -> interrupted when the site died
+meanwhile. An interrupted run has told nobody anything, so the same id may start again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from datasites.errors import RunRefused
+from datasites.files import write_private
+from datasites.records import Records, RunRow, utc_now
+from policies.findings import refuse
+
+MAXIMUM_STARTS = 3
+"""How often a run that the site did not survive may start again under one charge."""
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    RESERVED = "reserved"
+    RELEASED = "released"
+    REFUSED = "refused"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunId:
+    """Names one run at one site; written `R-7/3/1`."""
+
+    request: int
+    round: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"R-{self.request}/{self.round}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run: the state, the answer as plain JSON, and the released arrays."""
+
+    state: RunState
+    answer: dict[str, Any]
+    payload: bytes = b""
+
+
+class Ledger:
+    """The runs of one site, and the outcomes that may be asked for again."""
+
+    def __init__(self, records: Records, results: Path) -> None:
+        self._records, self._results = records, results
+        results.mkdir(mode=0o700, exist_ok=True)
+
+    def used(self, approval: int) -> int:
+        """Runs charged to an approval."""
+        with self._records.read() as session:
+            query = select(func.count()).where(RunRow.approval == approval)
+            return session.scalar(query) or 0
+
+    def reserve(self, run: RunId, approval: int, limit: int, arguments: str) -> Outcome | None:
+        """Charge a run, or find what came of it before.
+
+        Returns:
+            None when the run is to start now; the earlier outcome when it ended before.
+
+        Raises:
+            RunRefused: The budget is used up, the id belongs to other arguments, or the run was
+                interrupted too often.
+        """
+        with self._records.write() as session:
+            row = session.scalar(_row(run))
+            if row is None:
+                charged = session.scalar(select(func.count()).where(RunRow.approval == approval))
+                if (charged or 0) >= limit:
+                    raise _refused("runs.maximum", f"{charged} of {limit} runs are used",
+                                   f"at most {limit} runs, failed ones included",
+                                   "submit a new request for more runs")  # fmt: skip
+                session.add(
+                    RunRow(
+                        request=run.request, approval=approval, round=run.round,
+                        attempt=run.attempt, arguments_sha256=arguments,
+                        state=RunState.RESERVED, starts=1, charged_at=utc_now(), settled_at="",
+                        outcome="",
+                    )
+                )  # fmt: skip
+                return None
+            if row.arguments_sha256 != arguments:
+                raise _refused("run.id", f"run {run} was asked for with other weights or arguments",
+                               "one set of arguments per run id",
+                               "raise `attempt` or `round`")  # fmt: skip
+            if row.state in (RunState.RESERVED, RunState.INTERRUPTED):
+                if row.starts >= MAXIMUM_STARTS:
+                    raise _refused("run.interrupted", f"run {run} was interrupted "
+                                   f"{row.starts} times", f"at most {MAXIMUM_STARTS} starts",
+                                   "raise `attempt`")  # fmt: skip
+                row.state, row.starts = RunState.RESERVED, row.starts + 1
+                return None
+            return self._earlier(run, row)
+
+    def settle(self, run: RunId, outcome: Outcome) -> None:
+        """Record what came of a run; older results of the same request are deleted."""
+        if outcome.payload:
+            write_private(self._result(run), outcome.payload)
+        with self._records.write() as session:
+            row = session.scalar(_row(run))
+            if row is None:
+                raise LookupError(f"run {run} was not reserved")
+            row.state, row.settled_at = outcome.state, utc_now()
+            row.outcome = json.dumps(outcome.answer)
+        for path in self._results.glob(f"R-{run.request}_*.safetensors"):
+            if int(path.stem.split("_")[1]) < run.round:
+                path.unlink(missing_ok=True)
+
+    def interrupt_reserved(self) -> list[RunId]:
+        """Mark the runs that the site did not survive; called once, at start."""
+        with self._records.write() as session:
+            rows = session.scalars(select(RunRow).where(RunRow.state == RunState.RESERVED)).all()
+            for row in rows:
+                row.state = RunState.INTERRUPTED
+            return [RunId(row.request, row.round, row.attempt) for row in rows]
+
+    def _earlier(self, run: RunId, row: RunRow) -> Outcome:
+        state, answer = RunState(row.state), json.loads(row.outcome)
+        if state is not RunState.RELEASED:
+            return Outcome(state, answer)
+        try:
+            return Outcome(state, answer, self._result(run).read_bytes())
+        except OSError as error:
+            raise _refused("run.id", f"the result of run {run} is no longer kept",
+                           "results of the latest round", "use the update that was sent "
+                           "then, or run another round")  from error  # fmt: skip
+
+    def _result(self, run: RunId) -> Path:
+        return self._results / f"R-{run.request}_{run.round}_{run.attempt}.safetensors"
+
+
+def _row(run: RunId) -> Any:
+    return select(RunRow).where(
+        RunRow.request == run.request, RunRow.round == run.round, RunRow.attempt == run.attempt
+    )
+
+
+def _refused(rule: str, seen: str, allowed: str, do: str) -> RunRefused:
+    return RunRefused([refuse(rule, seen, allowed, do)])

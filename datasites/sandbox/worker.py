@@ -1,0 +1,240 @@
+"""The program inside the cage: imports the libraries once, then forks one child per run.
+
+It is started as `python -I worker.py DATA THREADS` and speaks frames over its standard input and
+output. It imports nothing of this project. The parent process in the cage never touches foreign
+code; each run is a child of its own, and everything it leaves behind is ended and wiped away.
+
+A frame is two parts, each an 8-byte big-endian length and that many bytes: a JSON header and a
+binary payload. A request's payload is the weights, an answer's the returned arrays (safetensors).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import struct
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+SCRATCH = Path("/tmp")  # noqa: S108  the cage's own, a few megabytes, wiped after each run
+LOG_BYTES = 65_536
+RESULT = 3
+"""The descriptor that a run's answer is written to."""
+ERRORS = (
+    "ArithmeticError", "AssertionError", "AttributeError", "FileNotFoundError", "ImportError",
+    "IndexError", "KeyError", "MemoryError", "ModuleNotFoundError", "NameError", "OSError",
+    "OverflowError", "PermissionError", "RecursionError", "RuntimeError", "SystemExit", "TypeError",
+    "ValueError", "ZeroDivisionError",
+)  # fmt: skip
+"""Kinds of error that are told; others are `Exception`, for a class name can hold data."""
+
+
+class Data:
+    """What a job gets as `data`: the card and the arrays of the approved dataset version."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.card = json.loads((directory / "card.json").read_bytes())
+
+    def arrays(self, split: str) -> tuple[Any, Any]:
+        """Memory-mapped images (N, H, W[, C]) uint8 and labels (N,) int64 of a split."""
+        import numpy as np
+
+        if split not in self.card["counts"]:
+            raise ValueError("there is no such split in the card's counts")
+        images = np.load(self._directory / f"{split}_images.npy", mmap_mode="r")
+        return images, np.load(self._directory / f"{split}_labels.npy", mmap_mode="r")
+
+
+def main() -> None:
+    """Serve runs until the input ends."""
+    directory, threads = Path(sys.argv[1]), int(sys.argv[2])
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no run can look into this process
+    requests, answers = os.fdopen(0, "rb", closefd=False), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _warm_up(threads)
+    _send(answers, {"ready": True}, b"")
+    while (request := _receive(requests)) is not None:
+        header, answer = _run_in_child(Data(directory), *request)
+        _clean_up()
+        _send(answers, header, answer)
+
+
+def _warm_up(threads: int) -> None:
+    """Import what runs need, once. The first optimizer of a process costs a second of imports."""
+    import numpy  # noqa: F401
+    import safetensors.numpy  # noqa: F401
+
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+    import torch._dynamo
+
+    torch.set_num_threads(threads)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+
+
+def _run_in_child(
+    data: Data, header: dict[str, Any], payload: bytes
+) -> tuple[dict[str, Any], bytes]:
+    started = time.monotonic()
+    result_read, result_write = os.pipe()
+    log_read, log_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _become_run(result_write, log_write, header["limits"])
+            answer, arrays = _call(data, header, payload)
+            with os.fdopen(RESULT, "wb") as file:
+                _send(file, answer, arrays)
+        finally:
+            os._exit(0)
+    os.close(result_write)
+    os.close(log_write)
+    limit = header["limits"]["output_bytes"]
+    output, log, killed = _collect(child, result_read, log_read, limit)
+    status = os.waitpid(child, 0)[1]
+    answer, arrays = _parse(output, killed, status)
+    answer["log"] = log.decode(errors="replace")
+    answer["seconds"] = round(time.monotonic() - started, 3)
+    return answer, arrays
+
+
+def _become_run(result: int, log: int, limits: dict[str, int]) -> None:
+    """Turn a forked child into a run: log and result descriptors only, no more than its limits."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(result, RESULT)
+    os.closerange(RESULT + 1, 65_536)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    memory = pages * resource.getpagesize() + limits["memory_mb"] * 2**20
+    for what, value in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, limits["time_s"] * limits["threads"] + 5),
+        (resource.RLIMIT_NPROC, limits["processes"]),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_FSIZE, limits["memory_mb"] * 2**20),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        resource.setrlimit(what, (_least(value, hard), _least(value, hard)))
+
+
+def _least(value: int, hard: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Run the text's entry function and turn what it returns into a header and arrays."""
+    from safetensors.numpy import load, save
+
+    try:
+        names: dict[str, Any] = {"__name__": "job", "__builtins__": __builtins__}
+        exec(compile(header["text"], "job.py", "exec"), names)  # noqa: S102  what the cage is for
+        result = names[header["entry"]](data, load(payload), header["config"])
+        arrays = {
+            f"{group}/{name}": array
+            for group in ("weights", "counts")
+            for name, array in result.get(group, {}).items()
+        }
+        return {
+            "undeclared": len(set(result) - {"weights", "counts", "metrics", "examples"}),
+            "metrics": {str(k): float(v) for k, v in result.get("metrics", {}).items()},
+            "examples": int(result["examples"]),
+        }, save(arrays)
+    except BaseException as error:
+        traceback.print_exc()
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS]
+        return {"error": kinds[0] if kinds else "Exception"}, b""
+
+
+def _collect(child: int, result: int, log: int, limit: int) -> tuple[bytes, bytes, bool]:
+    """Read both pipes until the child is gone; a child that sends too much is ended."""
+    parts: dict[int, bytearray] = {result: bytearray(), log: bytearray()}
+    limits = {result: limit, log: LOG_BYTES}
+    killed = False
+    with selectors.DefaultSelector() as selector:
+        for descriptor in parts:
+            os.set_blocking(descriptor, False)
+            selector.register(descriptor, selectors.EVENT_READ)
+        running = True
+        while selector.get_map() and running:
+            running = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            for key, _ in selector.select(0.05 if running else 0):
+                chunk = os.read(key.fd, 1 << 20)
+                room = limits[key.fd] - len(parts[key.fd])
+                parts[key.fd] += chunk[:room]
+                if not chunk:
+                    selector.unregister(key.fd)
+                elif key.fd == result and len(chunk) > room:
+                    os.kill(child, signal.SIGKILL)
+                    killed = True
+    for descriptor in parts:
+        os.close(descriptor)
+    return bytes(parts[result]), bytes(parts[log]), killed
+
+
+def _parse(output: bytes, killed: bool, status: int) -> tuple[dict[str, Any], bytes]:
+    """What the child sent, if it is one whole frame; else the kind of its end."""
+    if killed:
+        return {"error": "OutputTooLarge"}, b""
+    with contextlib.suppress(struct.error, ValueError, RecursionError):
+        length = struct.unpack_from(">Q", output)[0]
+        header = json.loads(output[8 : 8 + length])
+        size = struct.unpack_from(">Q", output, 8 + length)[0]
+        payload = output[16 + length :]
+        if isinstance(header, dict) and len(payload) == size:
+            return header, payload
+    if os.WIFSIGNALED(status):
+        end = os.WTERMSIG(status)
+        return {"error": "TimeLimit" if end == signal.SIGXCPU else "Crashed"}, b""
+    return {"error": "NoResult"}, b""
+
+
+def _clean_up() -> None:
+    """End what a run left running and wipe what it left lying. Only as the cage's first process."""
+    if os.getpid() != 1:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            continue
+    for path in SCRATCH.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _send(file: BinaryIO, header: dict[str, Any], payload: bytes) -> None:
+    encoded = json.dumps(header).encode()
+    file.write(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", len(payload)))
+    file.write(payload)
+    file.flush()
+
+
+def _receive(file: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    parts = []
+    for _ in range(2):
+        length = file.read(8)
+        if len(length) < 8:
+            return None
+        parts.append(file.read(struct.unpack(">Q", length)[0]))
+    return json.loads(parts[0]), parts[1]
+
+
+if __name__ == "__main__":
+    main()

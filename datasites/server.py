@@ -1,0 +1,242 @@
+"""One site, one process: the syft datasite behind the gate, with TLS, and a socket for staff.
+
+The network port answers four routes. Everything that the hospital's people do goes through a Unix
+socket in the state directory (mode 0700), which no network reaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from datasites.audit_log import Event
+from datasites.config import Site
+from datasites.errors import ConfigurationError
+from datasites.keys import load_identity
+from datasites.open_site import OpenSite
+
+LOGIN_BYTES = 10_000
+BINARY = "application/octet-stream"
+
+logger = logging.getLogger(__name__)
+
+
+def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
+    """Run a site until SIGTERM or Ctrl-C, or until standard input ends.
+
+    Raises:
+        ConfigurationError: Policy, identity or certificate is missing or invalid, or the site runs
+            already, or its port is taken.
+    """
+    os.umask(0o077)
+    # uvicorn raises the signal again when it has shut down; this ends the process in good order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if until_stdin_closes:
+        threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
+    _log_to(site.state / "site.log")
+    with _only_one(site.state / "site.lock"):
+        opened = OpenSite(site)
+        try:
+            _serve(opened)
+        finally:
+            opened.close()
+
+
+def _serve(opened: OpenSite) -> None:
+    from datasites.control import control_app
+    from datasites.publishing import publish_all
+
+    site = opened.site
+    datasite = _start_datasite(site)
+    from datasites.syft_gate import Gate
+
+    gate = Gate(opened, datasite)
+    network = _Server(_network_app(gate, opened), opened, host=site.config.host)
+    opened.audit.append(
+        Event.SITE_STARTED,
+        "site",
+        site.config.name,
+        url=site.url,
+        sandbox=opened.sandbox_in_words,
+    )
+    opened.audit.append(
+        Event.POLICY_IN_FORCE, "site", opened.policy.title, policy_sha256=opened.policy.sha256
+    )
+    for run in opened.ledger.interrupt_reserved():
+        opened.audit.append(Event.RUN_INTERRUPTED, "site", str(run))
+    gate.mirror_all_decisions()
+    publish_all(opened, gate)
+    site.control_socket.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(site.control_socket))  # mode 0700: the umask is 077
+    control = uvicorn.Server(
+        uvicorn.Config(control_app(opened, gate), log_config=None, lifespan="off")
+    )
+    thread = threading.Thread(target=control.run, args=([listener],), name="control")
+    thread.start()
+    try:
+        network.run()
+    finally:
+        control.should_exit = True
+        thread.join(timeout=10)
+        site.control_socket.unlink(missing_ok=True)
+        opened.audit.append(Event.SITE_STOPPED, "site", site.config.name)
+        opened.audit.checkpoint()
+
+
+def _stop_at_end_of_stdin() -> None:
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Server(uvicorn.Server):
+    """The network port: TLS only."""
+
+    def __init__(self, app: FastAPI, opened: OpenSite, host: str) -> None:
+        site = opened.site
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                site.certificate, site.certificate_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"the certificate {site.certificate} or its key cannot be used"
+            ) from error
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=site.config.port,
+            ssl_certfile=str(site.certificate),
+            ssl_keyfile=str(site.certificate_key),
+            log_config=None,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=65_536,
+        )
+        super().__init__(config)
+
+
+def _start_datasite(site: Site) -> Any:
+    """Start syft's datasite; its settings are read from the environment when it is imported."""
+    identity = load_identity(site.state)
+    os.environ.update(
+        SERVER_UID=identity.uid,
+        SERVER_PRIVATE_KEY=identity.key,
+        SYFT_TEMP_ROOT=str(site.state),
+        MIN_SIZE_BLOB_STORAGE_MB="1024",
+        DEFAULT_ROOT_EMAIL="root@sitegate.example",
+        DEFAULT_ROOT_PASSWORD=identity.root_password,
+        DEFAULT_ROOT_USERNAME="site",
+    )
+    for name in ("DEV_MODE", "ENABLE_SIGNUP", "TRACING", "N_CONSUMERS"):
+        os.environ.pop(name, None)
+    warnings.filterwarnings("ignore", module="syft")
+    logging.getLogger("syft").setLevel(logging.CRITICAL + 1)
+    with contextlib.redirect_stdout(None):
+        from syft.server.datasite import Datasite
+
+        datasite = Datasite(
+            name=site.config.name,
+            db_url=f"sqlite:///{site.state / 'datasite.db'}",
+            reset=False,
+            n_consumers=0,
+        )
+    # syft sets uvicorn's loggers to CRITICAL, and prints part of a hash of its key
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for secret in ("SERVER_PRIVATE_KEY", "DEFAULT_ROOT_PASSWORD"):
+        os.environ.pop(secret, None)
+    return datasite
+
+
+def _network_app(gate: Any, opened: OpenSite) -> FastAPI:
+    app = FastAPI(title="sitegate", docs_url=None, redoc_url=None, openapi_url=None)
+    limit = int(opened.config.max_body_mb * 1e6)
+
+    @app.get("/api/v2/")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "site": opened.config.name}
+
+    @app.get("/api/v2/metadata")
+    def metadata() -> dict[str, str]:
+        return gate.public_metadata()  # type: ignore[no-any-return]
+
+    @app.post("/api/v2/login")
+    async def login(request: Request) -> Response:
+        body = await _read(request, LOGIN_BYTES)
+        if body is None:
+            return Response(status_code=413)
+        address = request.client.host if request.client else "unknown"
+        return await _in_thread(gate.log_in_with, body, address)
+
+    @app.post("/api/v2/api_call")
+    async def api_call(request: Request) -> Response:
+        body = await _read(request, limit)
+        if body is None:
+            return Response(
+                f"The call is larger than the {opened.config.max_body_mb:g} MB that this site "
+                "reads.",
+                status_code=413,
+            )
+        return await _in_thread(gate.answer, body)
+
+    return app
+
+
+async def _in_thread(function: Any, *arguments: Any) -> Response:
+    from fastapi.concurrency import run_in_threadpool
+
+    content = await run_in_threadpool(function, *arguments)
+    return Response(content, media_type=BINARY)
+
+
+async def _read(request: Request, limit: int) -> bytes | None:
+    """The body, or None as soon as it is longer than `limit` bytes."""
+    parts = bytearray()
+    async for chunk in request.stream():
+        parts += chunk
+        if len(parts) > limit:
+            return None
+    return bytes(parts)
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold the site's lock; a second process on the same state is refused."""
+    import fcntl
+
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(
+                "this site runs already; stop it first (SIGTERM to its process)"
+            ) from error
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5)
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s %(message)s")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("datasites").setLevel(logging.INFO)

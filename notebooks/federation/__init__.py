@@ -1,0 +1,43 @@
+"""The researcher's side: meet the sites, submit a job, run rounds, evaluate, report.
+
+    import federation
+
+    sites = federation.connect("roster.yaml", email="you@uni.example", password=...)
+    job = federation.read_job("notebooks/jobs/train_classifier.py")
+    weights = job.call("initial_weights", {"seed": 0, ...})
+    terms = federation.training_terms(job, weights, dataset="chest-xray", ...)
+    sites.check(job, terms)             # the findings that each hospital will see
+    study = sites.submit(job, terms)    # then: study.status(), study.wait()
+    result = federation.run_rounds(study, weights, config, rounds=10)
+
+Runs where the researcher works, and sees what sites release, never images. It may import
+`policies`, never `datasites`.
+"""
+
+from federation.aggregation.fed_avg import fed_avg
+from federation.errors import FederationError, RefusedError
+from federation.evaluation import Evaluation, evaluate
+from federation.history import History
+from federation.job import Job, read_job
+from federation.rounds import RoundsResult, run_rounds
+from federation.sites import connect
+from federation.submission import Federation, Study
+from federation.terms import evaluation_terms, training_terms
+
+__all__ = [
+    "Evaluation",
+    "Federation",
+    "FederationError",
+    "History",
+    "Job",
+    "RefusedError",
+    "RoundsResult",
+    "Study",
+    "connect",
+    "evaluate",
+    "evaluation_terms",
+    "fed_avg",
+    "read_job",
+    "run_rounds",
+    "training_terms",
+]

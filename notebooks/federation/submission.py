@@ -1,0 +1,239 @@
+"""Submit a job to sites, follow the decisions, and make single runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from federation.errors import FederationError
+from federation.job import Job
+from federation.sites import Site
+from federation.terms import Wanted
+from policies.arrays import Arrays, pack, unpack
+from policies.findings import Finding, Severity, finding_from_dict, verdict
+from policies.request_rules import check_request
+from policies.strict import canonical_json
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """What one run at one site released."""
+
+    weights: Arrays
+    counts: Arrays
+    metrics: dict[str, float]
+    examples: int
+    run: str
+
+
+class Federation:
+    """The sites you are logged in to, in the order of the roster."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self._sites = {site.name: site for site in sites}
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._sites.values())
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def __getitem__(self, name: str) -> Site:
+        try:
+            return self._sites[name]
+        except KeyError as error:
+            names = ", ".join(self._sites)
+            raise FederationError(f"there is no site `{name}`; the roster has {names}") from error
+
+    @property
+    def names(self) -> list[str]:
+        """Short names of the sites."""
+        return list(self._sites)
+
+    def datasets(self) -> pd.DataFrame:
+        """Every dataset version at every site, as the cards describe them."""
+        rows = [
+            {
+                "site": site.title,
+                "dataset": dataset.name,
+                "version": dataset.version[:12],
+                "shape": " x ".join(map(str, dataset.card["shape"])),
+                "classes": ", ".join(dataset.card["classes"]),
+                **{split: _total(counts) for split, counts in dataset.card["counts"].items()},
+            }
+            for site in self
+            for dataset in site.datasets
+        ]
+        return pd.DataFrame(rows)
+
+    def check(self, job: Job, wanted: Wanted, sites: Sequence[str] | None = None) -> pd.DataFrame:
+        """What each hospital's policy says about a request, before it is sent."""
+        rows = []
+        for name in sites or self.names:
+            for finding in check_at(self[name], job, wanted):
+                rows.append({"site": self[name].title, **_row(finding)})
+        return pd.DataFrame(rows)
+
+    def submit(self, job: Job, wanted: Wanted, sites: Sequence[str] | None = None) -> Study:
+        """Send a job to sites, where people decide about it.
+
+        Raises:
+            RefusedError: A site could not take it at all; a policy's refusals are for its people.
+        """
+        study = Study(self, job, wanted)
+        for name in sites or self.names:
+            study.submit(name)
+        return study
+
+    def _repr_html_(self) -> str:
+        frame = pd.DataFrame(
+            [{"site": s.title, "address": s.url, "datasets": len(s.datasets)} for s in self]
+        )
+        return str(frame.to_html(index=False))
+
+
+class Study:
+    """One job at several sites: its requests, and the runs under them."""
+
+    def __init__(self, federation: Federation, job: Job, wanted: Wanted) -> None:
+        self.federation, self.job, self.wanted = federation, job, wanted
+        self._codes: dict[str, str] = {}
+        self.requests: dict[str, int] = {}
+        """Site -> number of the request there."""
+
+    @property
+    def sites(self) -> list[str]:
+        """Sites that have a request, in the order of the roster."""
+        return [name for name in self.federation.names if name in self._codes]
+
+    def submit(self, name: str, wanted: Wanted | None = None) -> int:
+        """Submit at one site, again if need be; the request's number there."""
+        site, wanted = self.federation[name], wanted or self.wanted
+        terms = wanted.at(site.dataset(wanted.dataset).version, self.job.entry)
+        answer = site.call(
+            "code.request_code_execution",
+            job=self.job.text,
+            terms=canonical_json(terms.model_dump(mode="json")).decode(),
+        )
+        (request,) = json.loads(answer)
+        self._codes[name], self.requests[name] = request["code"], request["request"]
+        return int(request["request"])
+
+    def states(self) -> dict[str, str]:
+        """Site -> `pending`, `approved`, `denied` or `revoked`."""
+        return {name: request["state"] for name, request in self._own_requests().items()}
+
+    def status(self) -> pd.DataFrame:
+        """State, reason, budget and policy verdict of the request at each site."""
+        rows = [
+            {
+                "site": self.federation[name].title,
+                "request": f"R-{request['request']}",
+                "state": request["state"],
+                "reason": request["reason"],
+                "runs used": f"{request['runs_used']} of {request['runs']}",
+                "expires": request["expires_at"][:10],
+                "policy": verdict(finding_from_dict(f) for f in request["findings"]),
+            }
+            for name, request in self._own_requests().items()
+        ]
+        return pd.DataFrame(rows)
+
+    def wait(self, timeout_s: float = 3600, every_s: float = 2) -> dict[str, str]:
+        """Wait until every request is decided, or the time is over; the states."""
+        end = time.monotonic() + timeout_s
+        while True:
+            states = self.states()
+            if "pending" not in states.values() or time.monotonic() >= end:
+                return states
+            time.sleep(every_s)
+
+    def run(
+        self,
+        name: str,
+        weights: Arrays,
+        config: Mapping[str, Any],
+        *,
+        round_number: int,
+        attempt: int = 1,
+    ) -> RunUpdate:
+        """One run at one site; the same round and attempt again gives the same update, free.
+
+        Raises:
+            RefusedError: The site refused, with the rule and what to do.
+            ConnectionLostError: It did not answer; call again with the same numbers.
+        """
+        if name not in self._codes:
+            raise FederationError(f"the job was not submitted to {name}")
+        site = self.federation[name]
+        answer = site.call(
+            "code.call",
+            uid=uid_of(self._codes[name]),
+            round=round_number,
+            attempt=attempt,
+            weights=pack(weights),
+            config=canonical_json(dict(config)).decode(),
+        )
+        receipt = json.loads(answer["receipt"])
+        arrays = unpack(answer["arrays"])
+        return RunUpdate(
+            weights=_group(arrays, "weights/"),
+            counts=_group(arrays, "counts/"),
+            metrics=receipt["metrics"],
+            examples=receipt["examples"],
+            run=receipt["run"],
+        )
+
+    def _own_requests(self) -> dict[str, dict[str, Any]]:
+        def ask(name: str) -> dict[str, Any]:
+            listed = json.loads(self.federation[name].call("sitegate.requests"))
+            found: dict[str, Any] = next(r for r in listed if r["request"] == self.requests[name])
+            return found
+
+        names = self.sites
+        with ThreadPoolExecutor(max(len(names), 1)) as pool:
+            return dict(zip(names, pool.map(ask, names), strict=True))
+
+    def _repr_html_(self) -> str:
+        return str(self.status().to_html(index=False))
+
+
+def check_at(site: Site, job: Job, wanted: Wanted) -> list[Finding]:
+    """The findings that this hospital will see for this request."""
+    dataset = site.dataset(wanted.dataset)
+    terms = wanted.at(dataset.version, job.entry)
+    images = _total(dataset.card["counts"].get("train", {}))
+    return check_request(job.text, terms, site.policy, images)
+
+
+def uid_of(text: str) -> Any:
+    """Syft's id object for an id that a site sent as text."""
+    from syft.types.uid import UID
+
+    return UID.from_string(text)
+
+
+def _group(arrays: Arrays, prefix: str) -> Arrays:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _total(counts: Mapping[str, int | None]) -> int | None:
+    numbers = list(counts.values())
+    return None if None in numbers else sum(n for n in numbers if n is not None)
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    order = {Severity.REFUSE: "refused", Severity.READ: "to read", Severity.PASS: "pass"}
+    return {
+        "rule": finding.rule,
+        "verdict": order[finding.severity],
+        "seen": finding.seen,
+        "allowed": finding.allowed,
+        "do": finding.do,
+    }
