@@ -27,6 +27,7 @@ from datasites.requests import find_requests
 from datasites.review import review, review_row
 from policies.strict import Strict
 
+NOT_RUNNING = "the site does not run; start it with `sitegate serve`"
 DECISIONS = {"approve": approve, "deny": deny, "revoke": revoke}
 
 
@@ -117,9 +118,7 @@ class Control:
     """The tools' side of the socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://site", timeout=120
-        )
+        self._socket = socket
 
     def status(self) -> dict[str, Any]:
         """Name, address, policy and sandbox of the running site."""
@@ -155,17 +154,15 @@ class Control:
         """Sign the audit log as it stands."""
         self._ask(lambda c: c.post("/checkpoint"))
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
     def _ask(self, call: Callable[[httpx.Client], httpx.Response]) -> Any:
+        if not self._socket.exists():
+            raise ConfigurationError(NOT_RUNNING)
+        transport = httpx.HTTPTransport(uds=str(self._socket))
         try:
-            response = call(self._client)
+            with httpx.Client(transport=transport, base_url="http://site", timeout=120) as client:
+                response = call(client)
         except httpx.TransportError as error:
-            raise ConfigurationError(
-                "the site does not run; start it with `sitegate serve`"
-            ) from error
+            raise ConfigurationError(NOT_RUNNING) from error
         if response.status_code == 409:
             refused = response.json()
             told = SiteError(refused["error"])

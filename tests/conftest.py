@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import federation
 import numpy as np
 import pytest
 import yaml
+
+import factories
+import federation
+from datasites.new_site import example_config
+from datasites.trial import TrialSite, free_port, roster
 from federation.job import Job
 from federation.submission import Federation, RunUpdate, Study
 from federation.terms import Wanted
-
-from datasites.new_site import example_config
-from datasites.trial import TrialSite, free_port, roster
 from policies.contract import Bound, Contract
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import factories
 
 _numbers = itertools.count(1)
 
