@@ -8,7 +8,10 @@ address and password of a person of the hospital, who is named in the log and in
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +117,32 @@ def control_app(site: OpenSite, syft: SyftSide) -> FastAPI:
     return app
 
 
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name of at most 108 bytes, the kernel's limit, for a socket in any directory."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)
+
+
+def _answers(path: Path) -> bool:
+    """Whether a process listens; a site that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            with short_path(path) as name:
+                probe.connect(name)
+        except OSError:
+            return False
+    return True
+
+
 class Control:
     """The tools' side of the socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, path: Path) -> None:
+        self._socket = path
 
     def status(self) -> dict[str, Any]:
         """Name, address, policy and sandbox of the running site."""
@@ -155,11 +179,14 @@ class Control:
         self._ask(lambda c: c.post("/checkpoint"))
 
     def _ask(self, call: Callable[[httpx.Client], httpx.Response]) -> Any:
-        if not self._socket.exists():
+        if not _answers(self._socket):
             raise ConfigurationError(NOT_RUNNING)
-        transport = httpx.HTTPTransport(uds=str(self._socket))
         try:
-            with httpx.Client(transport=transport, base_url="http://site", timeout=120) as client:
+            with (
+                short_path(self._socket) as path,
+                httpx.HTTPTransport(uds=path) as transport,
+                httpx.Client(transport=transport, base_url="http://site", timeout=120) as client,
+            ):
                 response = call(client)
         except httpx.TransportError as error:
             raise ConfigurationError(NOT_RUNNING) from error

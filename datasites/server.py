@@ -58,7 +58,7 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
 
 
 def _serve(opened: OpenSite) -> None:
-    from datasites.control import control_app
+    from datasites.control import control_app, short_path
     from datasites.publishing import publish_all
 
     site = opened.site
@@ -83,7 +83,8 @@ def _serve(opened: OpenSite) -> None:
     publish_all(opened, gate)
     site.control_socket.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(site.control_socket))  # mode 0700: the umask is 077
+    with short_path(site.control_socket) as path:
+        listener.bind(path)  # mode 0700: the umask is 077
     control = uvicorn.Server(
         uvicorn.Config(control_app(opened, gate), log_config=None, lifespan="off")
     )
@@ -127,7 +128,7 @@ class _Server(uvicorn.Server):
             log_config=None,
             server_header=False,
             lifespan="off",
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=2,  # idle TLS connections linger; a cut run starts again
             h11_max_incomplete_event_size=65_536,
         )
         super().__init__(config)

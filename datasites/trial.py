@@ -77,6 +77,7 @@ class TrialSite:
 
     def launch(self) -> None:
         """Start the site's process; `wait_until_up` waits for it."""
+        self.kill()  # what is left of an earlier one
         environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("SYFT_", "SERVER_"))
         }

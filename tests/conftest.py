@@ -1,73 +1,13 @@
-"""Fixtures that several rooms share; the running sites are started once per session."""
+"""The running sites that tests share; each is started once per session."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
-import factories
-import federation
-from datasites.new_site import example_config
-from datasites.trial import TrialSite, free_port, roster
-from federation.job import Job
-from federation.submission import Federation, RunUpdate, Study
-from federation.terms import Wanted
-from policies.contract import Bound, Contract
-
-_numbers = itertools.count(1)
-
-
-class Hospital:
-    """A running site with one dataset, and researchers' accounts on it."""
-
-    def __init__(self, site: TrialSite, version: str) -> None:
-        self.trial, self.version = site, version
-
-    def connect(self, email: str = "rita@uni.example") -> Federation:
-        """Log in as a researcher."""
-        return federation.connect(roster([self.trial]), email=email, password=factories.PASSWORD)
-
-    def submit(
-        self, federation_: Federation, text: str, *, approve: bool = True, **changes: Any
-    ) -> Study:
-        """Submit a job, and approve it as the owner if wanted; each text is made unique."""
-        job = Job(f"{text.rstrip()}\n# test {next(_numbers)}\n", "job", "train")
-        plain: dict[str, Any] = {
-            "title": "A test",
-            "purpose": "a test",
-            "dataset": "chest-xray",
-            "runs": 10,
-            "arguments": {"rate": Bound(low=0.0, high=1.0)},
-            "contract": factories.contract(),
-        }
-        study = federation_.submit(job, Wanted(**{**plain, **changes}))
-        if approve:
-            self.decide(study, "approve")
-        return study
-
-    def decide(self, study: Study, verb: str, reason: str = "a test") -> dict[str, Any]:
-        """Decide about a study's request as the owner."""
-        return self.trial.decide(study.requests[self.trial.name], verb, reason)
-
-    def run(self, study: Study, **changes: Any) -> RunUpdate:
-        """One run with valid arguments, changed where the test says so."""
-        arguments: dict[str, Any] = {
-            "weights": factories.weights(),
-            "config": {"rate": 0.5},
-            "round_number": 1,
-            **changes,
-        }
-        return study.run(self.trial.name, **arguments)
-
-    def contract(self, **changes: Any) -> Contract:
-        """The contract of `factories`, changed."""
-        return factories.contract(**changes)
+from federation.submission import Federation
+from hospitals import Hospital, make_hospital, start
 
 
 @pytest.fixture(scope="session")
@@ -81,34 +21,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         made.trial.stop()
 
 
-def make_hospital(path: Path, **policy_changes: Any) -> Hospital:
-    """A site with a dataset, not yet running."""
-    policy = factories.policy(**policy_changes)
-    policy_file = path.parent / f"{path.name}-policy.yaml"
-    policy_file.write_text(yaml.safe_dump(policy.model_dump(mode="json")))
-    config = example_config("st-marys").model_copy(update={"port": free_port()})
-    trial = TrialSite(path, config, policy_file)
-    version, _ = trial.write_dataset(
-        factories.splits(), name="chest-xray", classes=("normal", "pneumonia")
-    )
-    return Hospital(trial, version)
-
-
-def start(hospital: Hospital) -> None:
-    """Start a hospital's site and make the researchers' accounts."""
-    hospital.trial.launch()
-    hospital.trial.wait_until_up()
-    for name in ("rita", "mallory"):
-        hospital.trial.control.add_account(f"{name}@uni.example", name, factories.PASSWORD)
-
-
 @pytest.fixture(scope="session")
 def rita(hospital: Hospital) -> Federation:
     """Logged in at the shared hospital as an honest researcher."""
     return hospital.connect("rita@uni.example")
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    """A seeded generator."""
-    return np.random.default_rng(0)

@@ -69,6 +69,7 @@ class Cage:
     def __init__(self, dataset: Path, bwrap: Bubblewrap | None, threads: int) -> None:
         self._dataset, self._bwrap, self._threads = dataset, bwrap, threads
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
         # bubblewrap ends its program when the thread that started it ends, so one thread does it.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="cage")
         self._turn = threading.Lock()
@@ -89,7 +90,10 @@ class Cage:
 
     def close(self) -> None:
         """End the cage and whatever runs in it."""
-        self._end()
+        self._closed = True
+        if self._process is not None:
+            _kill(self._process)  # its pipes end, so that the keeper stops waiting for it
+        self._keeper.submit(self._end)
         self._keeper.shutdown(wait=True)
 
     def _run(self, job: RunText, contract: Contract, limits: SandboxRule) -> RunResult:
@@ -130,6 +134,8 @@ class Cage:
     def _ensure_started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        if self._closed:
+            raise SandboxError("the site is stopping")
         arguments = ["-I", "-B", "-X", "utf8"]
         if self._bwrap is None:
             command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
@@ -163,14 +169,19 @@ class Cage:
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        _kill(process)
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End bubblewrap, and with it everything inside its process namespace."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _update(answer: dict[str, Any], payload: bytes) -> Update:

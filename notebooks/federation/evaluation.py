@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from federation.submission import Study
 from policies.arrays import Arrays
@@ -94,6 +95,20 @@ def evaluate(
         overall=measure(summed),
         tables=tables,
     )
+
+
+def exact_measures(score: Counts, labels: NDArray[np.int64]) -> Measures:
+    """The measures of scores that are at hand: exact, ties counting one half.
+
+    Args:
+        score: (N,) log-odds of class 1.
+        labels: (N,) 0 or 1.
+    """
+    predicted = (score >= 0).astype(np.int64)
+    confusion = np.zeros((2, 2))
+    np.add.at(confusion, (labels, predicted), 1)
+    auc = float(roc_auc_score(labels, score)) if len(np.unique(labels)) == 2 else float("nan")
+    return Measures(auc, float((predicted == labels).mean()), confusion, len(labels))
 
 
 def measure(table: Counts) -> Measures:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -112,9 +112,18 @@ class Study:
         """Sites that have a request, in the order of the roster."""
         return [name for name in self.federation.names if name in self._codes]
 
-    def submit(self, name: str, wanted: Wanted | None = None) -> int:
-        """Submit at one site, again if need be; the request's number there."""
-        site, wanted = self.federation[name], wanted or self.wanted
+    def submit(self, name: str, *, runs: int | None = None) -> int:
+        """Submit at one site, again if need be, there with another number of runs.
+
+        Returns:
+            The number of the request at the site.
+
+        Raises:
+            RefusedError: The site could not take the request.
+        """
+        site, wanted = self.federation[name], self.wanted
+        if runs is not None:
+            wanted = replace(wanted, runs=runs)
         terms = wanted.at(site.dataset(wanted.dataset).version, self.job.entry)
         answer = site.call(
             "code.request_code_execution",

@@ -1,0 +1,639 @@
+"""The main job, end to end, as its three users would do it: see `scripts/demo --help`.
+
+The hospitals are real sites in processes of their own; the researcher's part is written with
+`federation` alone. Where a hospital's people decide, this program plays them through the same
+control socket that `sitegate request approve` uses, and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+import yaml
+from demonstration_data import divide, load_images
+from federation.report import ReportContent, write_report
+from rich.console import Console
+from rich.table import Table
+
+import federation
+from datasites.config import SiteConfig
+from datasites.errors import SiteError
+from datasites.files import write_private
+from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
+from datasites.new_site import example_config, example_policy
+from datasites.people import generate_password
+from datasites.trial import TrialSite, free_port, roster
+from federation.evaluation import Evaluation, exact_measures
+from federation.job import LocalData
+from federation.submission import Federation, Study
+from federation.terms import Wanted
+from policies.arrays import Arrays, arrays_sha256
+
+ROOT = Path(__file__).resolve().parent.parent
+JOBS = ROOT / "notebooks" / "jobs"
+CLASSES = ("normal", "pneumonia")
+DATASET = "chest-xray"
+RESEARCHER = "researcher@uni.example"
+BINS = 240
+MINIMUM_COUNT = 5
+TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 1}
+MORE_HOSPITALS = ("Lakeside", "Hillcrest", "Riverbank", "Northgate", "Parkview")
+
+out = Console(highlight=False)
+
+
+@dataclass(slots=True)
+class Demonstration:
+    """What the steps hand to one another."""
+
+    data: Path | None
+    hospitals: int
+    rounds: int
+    seed: int
+    out: Path
+    sites: list[TrialSite] = field(default_factory=list)
+    images: dict[str, Any] = field(default_factory=dict)
+    decisions: list[dict[str, str]] = field(default_factory=list)
+    refusals: list[dict[str, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def data_name(self) -> str:
+        """What the images are, for people."""
+        return self.data.name if self.data else "phantoms"
+
+    def site(self, name: str) -> TrialSite:
+        """A site by its short name."""
+        return next(site for site in self.sites if site.name == name)
+
+
+def main(
+    data: Annotated[
+        Path | None, typer.Option(help="MedMNIST-layout .npz; without it, phantoms are drawn.")
+    ] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(help="Also measure the model on this file's test split.")
+    ] = None,
+    sites: Annotated[int, typer.Option(min=2, max=8, help="How many hospitals.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How many federated rounds.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=1_000_000, help="Same seed, same weights.")] = 0,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where results go.")] = Path("out"),
+    keep: Annotated[
+        bool, typer.Option(help="Leave the sites up, with a request for you to decide.")
+    ] = False,
+) -> None:
+    """Three hospitals, a researcher, ten federated rounds, and the evidence.
+
+    Everything is real: each hospital is a PySyft datasite in a process of its own behind TLS, its
+    policy is enforced, approved code runs in a sandbox, and every step is in the hospital's
+    audit log. Only the people are played: the program decides as the hospitals' owners.
+    """
+    warnings.filterwarnings("ignore")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        tested = read_medmnist(test_data) if test_data else None
+        demonstration = Demonstration(data, sites, rounds, seed, out_dir.resolve())
+        demonstration.out.mkdir(parents=True, exist_ok=True)
+        _run(demonstration, tested, test_data, keep)
+    except KeyboardInterrupt:
+        out.print("\nStopped. No site is left running.")
+        raise typer.Exit(130) from None
+    except (SiteError, federation.FederationError, UnreadableSourceError, ValueError) as error:
+        out.print(f"\n{error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+
+
+def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep: bool) -> None:
+    started = time.monotonic()
+    with _directory_for_sites(demonstration, keep) as directory:
+        try:
+            with _step(demonstration, 1, _drawing(demonstration), "setup"):
+                _make_hospitals(demonstration, directory)
+            with _step(
+                demonstration,
+                2,
+                f"Starting {demonstration.hospitals} datasites (own process, own keys, own policy, "
+                "TLS on 127.0.0.1) …",
+                "setup",
+            ):
+                sites = _start_hospitals(demonstration)
+            out.print("3/6  The researcher submits, the hospitals decide (played by this program)")
+            clock = time.monotonic()
+            train, follow, final, weights = _submit_all(demonstration, sites)
+            demonstration.seconds["approval"] = time.monotonic() - clock
+
+            out.print(f"4/6  {demonstration.rounds} rounds of federated averaging")
+            clock = time.monotonic()
+            config = {**TRAINING, "epochs": 1, "seed": demonstration.seed, "round": 0}
+            weights_by_round: list[Arrays] = []
+            result = federation.run_rounds(
+                train,
+                weights,
+                config,
+                rounds=demonstration.rounds,
+                after_round=lambda _, r: weights_by_round.append(r.weights),
+            )
+            demonstration.seconds["rounds"] = time.monotonic() - clock
+
+            out.print("5/6  Evaluating inside each hospital (only counts of images leave)")
+            models = {"federated": result.weights}
+            models |= _train_alone(demonstration, train, weights, config)
+            models["pooled"] = _train_pooled(demonstration, train, weights, config)
+            measured = _measure(final, models)
+            by_round = _follow(follow, weights_by_round)
+            _print_table(demonstration, measured)
+
+            with _step(demonstration, 6, "Verifying the audit logs, writing the report …", ""):
+                audit = _stop_and_verify(demonstration, keep)
+            demonstration.seconds["total"] = time.monotonic() - started
+            summary = _summary(demonstration, result, measured, audit)
+            if tested is not None and test_data is not None:
+                summary["test"] = _test(train, result.weights, tested["test"], test_data)
+            _write_results(demonstration, sites, train, result, measured, by_round, summary)
+            _print_end(demonstration, summary)
+            if keep:
+                _leave_running(demonstration, sites, final)
+        finally:
+            for site in demonstration.sites:
+                site.stop()
+
+
+def _drawing(demonstration: Demonstration) -> str:
+    count = f"{demonstration.hospitals} hospitals"
+    if demonstration.data:
+        return f"{count}: dividing {demonstration.data.name} among them, publishing …"
+    return f"{count}: drawing chest X-ray phantoms, dividing them, publishing …"
+
+
+def _make_hospitals(demonstration: Demonstration, directory: Path) -> None:
+    """Make the sites and write each one's images as a dataset version."""
+    demonstration.images = load_images(demonstration.data, demonstration.seed)
+    parts = divide(demonstration.images, demonstration.hospitals)
+    configs = [example_config(name) for name in ("st-marys", "north-clinic", "seaside")]
+    configs += [SiteConfig(name=title.lower(), title=title) for title in MORE_HOSPITALS]
+    for k, (part, config) in enumerate(zip(parts, configs, strict=False)):
+        strict = k == min(2, demonstration.hospitals - 1)
+        policy = directory / f"{config.name}-policy.yaml"
+        policy.write_text(_policy(demonstration, strict))
+        site = TrialSite(
+            directory / config.name, config.model_copy(update={"port": free_port()}), policy
+        )
+        demonstration.sites.append(site)
+        site.write_dataset(
+            part,
+            name=DATASET,
+            classes=CLASSES,
+            source=demonstration.data_name,
+            licence="as the file says" if demonstration.data else "made by code, free to use",
+            description="Chest X-rays of one hospital of a demonstration",
+        )
+
+
+def _policy(demonstration: Demonstration, strict: bool) -> str:
+    """An example policy; its numbers follow the number of rounds that was asked for."""
+    plain = yaml.safe_load(
+        example_policy("chest-xray-strict" if strict else "chest-xray").read_text()
+    )
+    few = max(demonstration.rounds, demonstration.hospitals + 1) + 2
+    plain["runs"]["maximum"] = few if strict else max(60, _runs_asked(demonstration))
+    plain["arguments"]["epochs"]["high"] = max(20, demonstration.rounds)
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _runs_asked(demonstration: Demonstration) -> int:
+    return max(demonstration.rounds, demonstration.hospitals + 1) + 10
+
+
+def _start_hospitals(demonstration: Demonstration) -> Federation:
+    """Start every site, make the researcher's accounts, and log in."""
+    for site in demonstration.sites:
+        site.launch()
+    passwords = {site.name: generate_password() for site in demonstration.sites}
+    for site in demonstration.sites:
+        site.wait_until_up()
+        site.control.add_account(RESEARCHER, "The researcher", passwords[site.name])
+    return federation.connect(roster(demonstration.sites), email=RESEARCHER, password=passwords)
+
+
+def _submit_all(
+    demonstration: Demonstration, sites: Federation
+) -> tuple[Study, Study, Study, Arrays]:
+    """Submit the training job and two evaluations; have them decided."""
+    job = federation.read_job(JOBS / "train_classifier.py")
+    card = next(iter(sites)).dataset(DATASET).card
+    weights: Arrays = job.call("initial_weights", card, demonstration.seed)
+    rounds = demonstration.rounds
+    train = federation.Study(
+        sites,
+        job,
+        federation.training_terms(
+            weights,
+            title="train a pneumonia classifier (FedAvg, small CNN)",
+            purpose="Compare federated with local training",
+            dataset=DATASET,
+            runs=_runs_asked(demonstration),
+            config={
+                **TRAINING,
+                "epochs": (1, max(2, rounds)),
+                "seed": demonstration.seed,
+                "round": (0, rounds),
+            },
+        ),
+    )
+    evaluate = federation.read_job(JOBS / "evaluate_classifier.py")
+    follow = federation.Study(
+        sites, evaluate, _evaluation(weights, "follow the AUC round by round", rounds + 2)
+    )
+    final = federation.Study(
+        sites,
+        evaluate,
+        _evaluation(weights, "evaluate the final models", demonstration.hospitals + 3),
+    )
+    for name in sites.names:
+        _decide(demonstration, train, name, "train_classifier")
+    for study, title in ((follow, "evaluate_classifier"), (final, "evaluate_classifier")):
+        for name in sites.names:
+            _decide(demonstration, study, name, title, quiet=True)
+    out.print("       evaluate_classifier approved at every hospital, twice", markup=False)
+    return train, follow, final, weights
+
+
+def _evaluation(weights: Arrays, title: str, runs: int) -> Wanted:
+    return federation.evaluation_terms(
+        weights,
+        title=title,
+        purpose="Measure models without moving images",
+        dataset=DATASET,
+        runs=runs,
+        classes=len(CLASSES),
+        bins=BINS,
+        config={"split": "test", "minimum_count": MINIMUM_COUNT},
+    )
+
+
+def _decide(
+    demonstration: Demonstration, study: Study, name: str, title: str, quiet: bool = False
+) -> None:
+    """Submit at one site and decide as its owner; once refused, submit again within the policy."""
+    site = demonstration.site(name)
+    number = study.submit(name)
+    sheet = site.control.request(number)
+    refused = [f for f in sheet["findings"] if f["severity"] == "refuse"]
+    line = f"       {site.site.config.title:<14} "
+    if refused:
+        reason = "; ".join(f"{f['rule']}: {f['seen']}, {f['allowed']} allowed" for f in refused)
+        site.decide(number, "deny", reason)
+        told = study.status().set_index("site").loc[site.site.config.title, "reason"]
+        demonstration.decisions.append(
+            {"site": name, "job": title, "decision": "denied", "reason": str(told)}
+        )
+        allowed = study.federation[name].policy.runs.maximum
+        out.print(f"{line}DENIED  {told}", markup=False)
+        demonstration.refusals.append(
+            {
+                "site": site.site.config.title,
+                "rule": refused[0]["rule"],
+                "sentence": f"{told}. Resubmitted with {allowed} runs and approved.",
+            }
+        )
+        number = study.submit(name, runs=allowed)
+        line += f"resubmitted with {allowed} runs → "
+    passed = sum(f["severity"] != "refuse" for f in sheet["findings"])
+    reason = "within our policy, and the text is what the title says"
+    site.decide(number, "approve", reason)
+    demonstration.decisions.append(
+        {"site": name, "job": title, "decision": "approved", "reason": reason}
+    )
+    if not quiet:
+        out.print(f"{line}approved by its data owner ({passed} rules pass)", markup=False)
+
+
+def _train_alone(
+    demonstration: Demonstration, train: Study, weights: Arrays, config: dict[str, Any]
+) -> dict[str, Arrays]:
+    """Each hospital alone: as many epochs as rounds, in one run under the same approval."""
+    alone = {**config, "epochs": demonstration.rounds}
+    return {
+        name: train.run(name, weights, alone, round_number=demonstration.rounds + 1).weights
+        for name in train.sites
+    }
+
+
+def _train_pooled(
+    demonstration: Demonstration, train: Study, weights: Arrays, config: dict[str, Any]
+) -> Arrays:
+    """All images in one place, by the same job text: possible only because this is a demo."""
+    images, labels = demonstration.images["train"]
+    card = train.federation[train.sites[0]].dataset(DATASET).card
+    data = LocalData({"images": images, "labels": labels}, card)
+    pooled = {**config, "epochs": demonstration.rounds}
+    result: Arrays = train.job.call(train.job.entry, data, weights, pooled)["weights"]
+    return result
+
+
+def _measure(final: Study, models: dict[str, Arrays]) -> dict[str, Evaluation]:
+    config = {"split": "test", "minimum_count": MINIMUM_COUNT, "bins": BINS}
+    return {
+        name: federation.evaluate(final, weights, config, round_number=k)
+        for k, (name, weights) in enumerate(models.items(), start=1)
+    }
+
+
+def _follow(follow: Study, weights_by_round: list[Arrays]) -> pd.DataFrame:
+    config = {"split": "test", "minimum_count": MINIMUM_COUNT, "bins": BINS}
+    rows = {}
+    for number, weights in enumerate(weights_by_round, start=1):
+        measured = federation.evaluate(follow, weights, config, round_number=number)
+        rows[number] = measured.frame()["auc"]
+    frame = pd.DataFrame(rows).T.rename_axis("round")
+    return frame.rename(columns={s.name: s.title for s in follow.federation})
+
+
+def _print_table(demonstration: Demonstration, measured: dict[str, Evaluation]) -> None:
+    table = Table(box=None, pad_edge=False, title="AUC", title_justify="left")
+    table.add_column("trained on")
+    for site in demonstration.sites:
+        table.add_column(f"at {site.site.config.title}", justify="right")
+    table.add_column("over all", justify="right", style="bold")
+    for model in _in_order(measured):
+        row = measured[model]
+        cells = [f"{row.sites[s.name].auc:.3f}" for s in demonstration.sites]
+        table.add_row(_model_title(demonstration, model), *cells, f"{row.overall.auc:.3f}")
+    out.print(table)
+
+
+def _in_order(measured: dict[str, Evaluation]) -> list[str]:
+    alone = [name for name in measured if name not in ("federated", "pooled")]
+    return [*alone, "federated", "pooled"]
+
+
+def _model_title(demonstration: Demonstration, model: str) -> str:
+    if model == "federated":
+        return "all, federated"
+    if model == "pooled":
+        return "all, pooled (demo only)"
+    return f"{demonstration.site(model).site.config.title} alone"
+
+
+def _stop_and_verify(demonstration: Demonstration, keep: bool) -> dict[str, dict[str, Any]]:
+    """Stop the sites, or have them sign their logs; verify each log and copy it out."""
+    audit = {}
+    for site in demonstration.sites:
+        if keep:
+            site.control.checkpoint()
+        else:
+            site.stop()
+        found = site.verify_audit()
+        shutil.copyfile(site.site.audit, demonstration.out / f"{site.name}-audit.jsonl")
+        (demonstration.out / f"{site.name}.pub").write_text(site.public_key + "\n")
+        audit[site.name] = {"lines": found.lines, "verified": found.intact}
+    return audit
+
+
+def _summary(
+    demonstration: Demonstration,
+    result: federation.RoundsResult,
+    measured: dict[str, Evaluation],
+    audit: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    def collect(measure: str) -> dict[str, Any]:
+        value = {name: float(getattr(m.overall, measure)) for name, m in measured.items()}
+        names = [site.name for site in demonstration.sites]
+        return {
+            "federated": value["federated"],
+            "pooled": value["pooled"],
+            "local": {name: value[name] for name in names},
+        }
+
+    seconds = {key: round(value, 1) for key, value in demonstration.seconds.items()}
+    return {
+        "sites": [site.name for site in demonstration.sites],
+        "rounds": demonstration.rounds,
+        "seed": demonstration.seed,
+        "data": demonstration.data_name,
+        "requests": demonstration.decisions,
+        "auc": collect("auc"),
+        "accuracy": collect("accuracy"),
+        "contributions": [
+            {"round": record.round, "site": record.site, "examples": record.examples}
+            for record in result.history
+        ],
+        "audit": audit,
+        "weights_sha256": result.weights_sha256,
+        "seconds": {key: seconds[key] for key in ("setup", "approval", "rounds", "total")},
+    }
+
+
+def _test(train: Study, weights: Arrays, split: Any, file: Path) -> dict[str, Any]:
+    """The global model on a file's test split, here: exact, from the scores themselves."""
+    images, labels = split
+    card = {"shape": list(images.shape[1:]), "classes": list(CLASSES)}
+    model = train.job.call("build_model", card)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    model.eval()
+    with torch.no_grad():
+        output = model(train.job.call("to_input", images)).double().numpy()
+    measures = exact_measures(output[:, 1] - output[:, 0], labels)
+    return {
+        "data": file.name,
+        "auc": measures.auc,
+        "accuracy": measures.accuracy,
+        "images": measures.images,
+    }
+
+
+def _write_results(
+    demonstration: Demonstration,
+    sites: Federation,
+    train: Study,
+    result: federation.RoundsResult,
+    measured: dict[str, Evaluation],
+    by_round: pd.DataFrame,
+    summary: dict[str, Any],
+) -> None:
+    folder = demonstration.out
+    np.savez(folder / "global_model.npz", **result.weights)  # type: ignore[arg-type]
+    write_private(
+        folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode(), mode=0o644
+    )
+    titles = {site.name: site.title for site in sites}
+    write_report(
+        folder / "report.html",
+        ReportContent(
+            title=f"Pneumonia on chest X-rays: {len(sites)} hospitals, federated",
+            question="Does a model that is trained at all hospitals, without moving an image, do "
+            "better than each hospital's own, and how far is it from one trained on all images "
+            "in one place?",
+            sites=[_site_facts(demonstration, sites, name, train) for name in sites.names],
+            history=result.history.frame().rename(index=titles, level="site"),
+            auc_by_round=by_round,
+            measures={
+                measure: _columns(demonstration, measured, measure)
+                for measure in ("auc", "accuracy")
+            },
+            refusals=demonstration.refusals,
+            privacy="Updates left as computed, without added noise: each hospital's policy says "
+            "so in writing (privacy.mode: none).",
+            notes=[
+                "Pooled training is possible only because this is a demonstration.",
+                "AUC and accuracy inside the hospitals come from counts of images in bins of the "
+                f"score; cells of fewer than {MINIMUM_COUNT} images are merged before they leave.",
+                f"Images: {demonstration.data_name}, divided by a fixed Dirichlet draw.",
+            ],
+            provenance={
+                "Global weights, sha256": summary["weights_sha256"],
+                "Training job, sha256": train.job.sha256,
+                "Initial weights, sha256": arrays_sha256(
+                    train.job.call(
+                        "initial_weights",
+                        sites[sites.names[0]].dataset(DATASET).card,
+                        demonstration.seed,
+                    )
+                ),
+                "Seed": str(demonstration.seed),
+                "Images": _describe_data(demonstration),
+                "Arguments": json.dumps(TRAINING),
+            },
+            audit=[
+                {
+                    "title": titles[name],
+                    "lines": found["lines"],
+                    "verified": found["verified"],
+                    "public_key": demonstration.site(name).public_key,
+                }
+                for name, found in summary["audit"].items()
+            ],
+        ),
+    )
+
+
+def _site_facts(
+    demonstration: Demonstration, sites: Federation, name: str, train: Study
+) -> dict[str, Any]:
+    site = sites[name]
+    card = site.dataset(DATASET).card
+    counts = card["counts"]["train"]
+    images = None if None in counts.values() else sum(counts.values())
+    own = [d for d in demonstration.decisions if d["site"] == name and d["job"].startswith("train")]
+    return {
+        "title": site.title,
+        "images": images,
+        "class_counts": counts,
+        "decision": "; then ".join(d["decision"] for d in own),
+        "policy": site.policy.title,
+        "request": f"R-{train.requests[name]}",
+    }
+
+
+def _columns(
+    demonstration: Demonstration, measured: dict[str, Evaluation], measure: str
+) -> dict[str, dict[str, float]]:
+    return {
+        _model_title(demonstration, model): {
+            **{
+                site.site.config.title: float(getattr(measured[model].sites[site.name], measure))
+                for site in demonstration.sites
+            },
+            "all": float(getattr(measured[model].overall, measure)),
+        }
+        for model in _in_order(measured)
+    }
+
+
+def _describe_data(demonstration: Demonstration) -> str:
+    if demonstration.data is None:
+        return f"phantoms drawn with seed {demonstration.seed}"
+    digest = hashlib.sha256(demonstration.data.read_bytes()).hexdigest()
+    return f"{demonstration.data.name}, sha256 {digest}"
+
+
+def _print_end(demonstration: Demonstration, summary: dict[str, Any]) -> None:
+    lines = sum(found["lines"] for found in summary["audit"].values())
+    intact = all(found["verified"] for found in summary["audit"].values())
+    said = "chains intact, signatures valid" if intact else "NOT INTACT"
+    out.print(f"       Audit: {len(summary['audit'])} logs, {lines} lines, {said}")
+    if "test" in summary:
+        test = summary["test"]
+        out.print(
+            f"       On the test split of {test['data']}: AUC {test['auc']:.3f}, "
+            f"accuracy {test['accuracy']:.3f} ({test['images']} images)"
+        )
+    shown = os.path.relpath(demonstration.out)
+    out.print(f"       {summary['seconds']['total']:.0f} s in all. Look: {shown}/report.html")
+
+
+def _leave_running(demonstration: Demonstration, sites: Federation, final: Study) -> None:
+    """Leave a request for the reader to decide, and wait for Ctrl-C."""
+    site = demonstration.sites[0]
+    again = federation.Study(sites, final.job, final.wanted)
+    number = again.submit(site.name)
+    shown = os.path.relpath(site.site.path)
+    out.print(
+        f"\nThe sites stay up until you press Ctrl-C. {site.site.config.title} has a new request. "
+        "In another terminal:\n"
+        f"  export SITEGATE_SITE={shown} SITEGATE_PERSON={site.owner}\n"
+        "  .venv/bin/sitegate request list\n"
+        f"  .venv/bin/sitegate request show R-{number}\n"
+        f'  .venv/bin/sitegate request approve R-{number} --reason "…"      '
+        f"password: {site.owner_password}\n"
+        f"  .venv/bin/sitegate audit show --subject R-{number}\n"
+        "  .venv/bin/sitegate audit verify",
+        markup=False,
+        soft_wrap=True,
+    )
+    signal.pause()
+
+
+@contextmanager
+def _step(demonstration: Demonstration, number: int, text: str, key: str) -> Iterator[None]:
+    out.print(f"{number}/6  {text}", end="", markup=False, soft_wrap=True)
+    clock = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        out.print()
+        raise
+    took = time.monotonic() - clock
+    out.print(f"  {took:.0f} s")
+    if key:
+        demonstration.seconds[key] = demonstration.seconds.get(key, 0.0) + took
+
+
+@contextmanager
+def _directory_for_sites(demonstration: Demonstration, keep: bool) -> Iterator[Path]:
+    """Where the sites live: below --out with --keep, else a directory that is removed."""
+    if keep:
+        directory = demonstration.out / "sites"
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir()
+        yield directory
+        return
+    directory = Path(tempfile.mkdtemp(prefix="sitegate-demo-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()
