@@ -28,7 +28,6 @@ import torch
 import typer
 import yaml
 from demonstration_data import divide, load_images
-from federation.report import ReportContent, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +41,7 @@ from datasites.people import generate_password
 from datasites.trial import TrialSite, free_port, roster
 from federation.evaluation import Evaluation, exact_measures
 from federation.job import LocalData
+from federation.report import ReportContent, write_report
 from federation.submission import Federation, Study
 from federation.terms import Wanted
 from policies.arrays import Arrays, arrays_sha256
@@ -305,7 +305,7 @@ def _decide(
             {"site": name, "job": title, "decision": "denied", "reason": str(told)}
         )
         allowed = study.federation[name].policy.runs.maximum
-        out.print(f"{line}DENIED  {told}", markup=False)
+        out.print(f"{line}DENIED  {told}", markup=False, soft_wrap=True)
         demonstration.refusals.append(
             {
                 "site": site.site.config.title,
@@ -315,6 +315,7 @@ def _decide(
         )
         number = study.submit(name, runs=allowed)
         line += f"resubmitted with {allowed} runs → "
+    sheet = site.control.request(number)
     passed = sum(f["severity"] != "refuse" for f in sheet["findings"])
     reason = "within our policy, and the text is what the title says"
     site.decide(number, "approve", reason)
@@ -322,7 +323,8 @@ def _decide(
         {"site": name, "job": title, "decision": "approved", "reason": reason}
     )
     if not quiet:
-        out.print(f"{line}approved by its data owner ({passed} rules pass)", markup=False)
+        said = f"approved by its data owner ({passed} rules pass)"
+        out.print(line + said, markup=False, soft_wrap=True)
 
 
 def _train_alone(
@@ -368,7 +370,7 @@ def _follow(follow: Study, weights_by_round: list[Arrays]) -> pd.DataFrame:
 
 def _print_table(demonstration: Demonstration, measured: dict[str, Evaluation]) -> None:
     table = Table(box=None, pad_edge=False, title="AUC", title_justify="left")
-    table.add_column("trained on")
+    table.add_column("model")
     for site in demonstration.sites:
         table.add_column(f"at {site.site.config.title}", justify="right")
     table.add_column("over all", justify="right", style="bold")
@@ -385,11 +387,9 @@ def _in_order(measured: dict[str, Evaluation]) -> list[str]:
 
 
 def _model_title(demonstration: Demonstration, model: str) -> str:
-    if model == "federated":
-        return "all, federated"
-    if model == "pooled":
-        return "all, pooled (demo only)"
-    return f"{demonstration.site(model).site.config.title} alone"
+    if model in ("federated", "pooled"):
+        return model
+    return f"local: {demonstration.site(model).site.config.title}"
 
 
 def _stop_and_verify(demonstration: Demonstration, keep: bool) -> dict[str, dict[str, Any]]:
