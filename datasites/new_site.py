@@ -50,7 +50,21 @@ def make_site(
     except PolicyError as error:
         raise ConfigurationError(str(error)) from error
     check_password_length(owner_password, config.minimum_password)
-    os.umask(0o077)
+    umask = os.umask(0o077)
+    try:
+        return _make_site(path, config, policy, owner_email, owner_name, owner_password)
+    finally:
+        os.umask(umask)
+
+
+def _make_site(
+    path: Path,
+    config: SiteConfig,
+    policy: Path,
+    owner_email: str,
+    owner_name: str,
+    owner_password: str,
+) -> Site:
     path.mkdir(parents=True, exist_ok=True)
     state = path / config.state
     for directory in (state, state / "keys", state / "datasets"):

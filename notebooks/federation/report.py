@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,11 +21,12 @@ from federation.history import SiteRound
 from federation.report_figures import (
     ALL,
     LOCAL,
-    Points,
     auc_figure,
     contributions_figure,
     loss_figure,
     measures_figure,
+    points,
+    rounded,
 )
 
 SUPPRESSED = "suppressed"
@@ -86,7 +87,7 @@ def render_report(content: ReportContent) -> str:
     titles = list(names.values())
     records = _records(content.history)
     aucs = {
-        names.get(str(name), str(name)): _points(content.auc_by_round[name].items())
+        names.get(str(name), str(name)): points(content.auc_by_round[name].items())
         for name in content.auc_by_round.columns
     }
     table = _table(content.measures, titles)
@@ -103,7 +104,7 @@ def render_report(content: ReportContent) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=_number, count=_count)
+    environment.filters.update(number=rounded, count=_count)
     template = environment.from_string(
         files("federation").joinpath("report.html").read_text(encoding="utf-8")
     )
@@ -126,16 +127,8 @@ def _records(frame: pd.DataFrame) -> list[SiteRound]:
     return [SiteRound(**{str(key): value for key, value in row.items()}) for row in rows]
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
-
-
 def _count(value: int | None) -> str:
     return SUPPRESSED if value is None else f"{value:,}"
-
-
-def _points(pairs: Iterable[tuple[Any, Any]]) -> Points:
-    return [(int(number), float(value)) for number, value in pairs]
 
 
 def _facts(
@@ -196,7 +189,7 @@ def _table(
         cells = []
         for column in columns:
             auc = aucs.get(model, {}).get(column)
-            is_best = _number(auc) == _number(best[column]) != "–"
+            is_best = rounded(auc) == rounded(best[column]) != "–"
             cells.append((column, auc, accuracies.get(model, {}).get(column), is_best))
         rows.append({"model": model, "is_local": model.startswith(LOCAL), "cells": cells})
     return {"columns": columns, "rows": rows}

@@ -65,7 +65,18 @@ _STYLE = {
 }
 
 
+def points(pairs: Iterable[tuple[Any, Any]]) -> Points:
+    """Pairs of a round and a value, as plain numbers."""
+    return [(int(number), float(value)) for number, value in pairs]
+
+
+def rounded(value: float | None) -> str:
+    """A measure with three decimals, a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
 def auc_figure(aucs: Mapping[str, Points], titles: Sequence[str]) -> dict[str, str] | None:
+    """AUC per round: a thin line per site, a thick one over all; None without rounds."""
     lines = {title: aucs[title] for title in [*titles, *aucs] if title in aucs and title != ALL}
     return _line_figure(
         "AUC per round",
@@ -76,14 +87,15 @@ def auc_figure(aucs: Mapping[str, Points], titles: Sequence[str]) -> dict[str, s
 
 
 def loss_figure(records: Sequence[SiteRound], names: Mapping[str, str]) -> dict[str, str] | None:
+    """Training loss per round: a thin line per site, a thick mean; None without rounds."""
     sites = dict.fromkeys([*names, *(record.site for record in records)])
     lines = {
-        names.get(site, site): _points((r.round, r.loss) for r in records if r.site == site)
+        names.get(site, site): points((r.round, r.loss) for r in records if r.site == site)
         for site in sites
     }
     mean: Points = []
     if any(record.state == "contributed" for record in records):
-        mean = _points(History(list(records)).mean_loss().items())
+        mean = points(History(list(records)).mean_loss().items())
     return _line_figure(
         "Training loss per round",
         "At each site, and their mean weighted by images (thick). A gap is a missing site.",
@@ -224,7 +236,7 @@ def measures_figure(
     if shared and len(shared) < len(aucs):
         says += f" A bar joins a site’s own model and “{shared[0]}”."
     ends = [
-        f"{column}: " + ", ".join(f"{model} {_number(aucs[model].get(column))}" for model in aucs)
+        f"{column}: " + ", ".join(f"{model} {rounded(aucs[model].get(column))}" for model in aucs)
         for column in columns
     ]
     return _figure("AUC by model", says, "; ".join(ends), 64 + top + 38 * len(columns), draw)
