@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -17,8 +19,9 @@ from datasites.audit_log import read_events, verify_log
 from datasites.catalogue import read_card, versions_on_disk, write_version
 from datasites.config import Site, load_site
 from datasites.control import Control
-from datasites.errors import ConfigurationError, SiteError
+from datasites.errors import ConfigurationError, DecisionError, SiteError
 from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
+from datasites.imaging.phantoms import draw_chest_phantoms
 from datasites.keys import load_site_key
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password
@@ -149,6 +152,50 @@ def serve(
     run(opened, until_stdin_closes=until_stdin_closes)
 
 
+@app.command()
+@told_plainly
+def status(
+    site: SiteOption = Path(),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the site to come up.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether the site runs, where, under which policy and in which sandbox."""
+    control, _ = _control(site)
+    end = time.monotonic() + wait
+    while True:
+        try:
+            plain = control.status()
+            break
+        except ConfigurationError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
+    if as_json:
+        _print_json(plain)
+    else:
+        _say(f"{plain['title']} runs at {plain['url']} · policy {plain['policy']}")
+        _say(f"sandbox: {plain['sandbox']}")
+
+
+@dataset_app.command("phantoms")
+@told_plainly
+def draw_phantoms(
+    file: Annotated[Path, typer.Argument(help="The .npz file to write.")],
+    count: Annotated[int, typer.Option(min=20, max=100_000, help="Training images.")] = 600,
+    size: Annotated[int, typer.Option(min=28, max=512, help="Pixels across.")] = 28,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
+) -> None:
+    """Draw chest X-ray phantoms, to try things without anyone's images."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for k, (split, share) in enumerate((("train", 1.0), ("val", 0.2), ("test", 0.4))):
+        images, labels = draw_chest_phantoms(
+            max(10, int(count * share)), seed=1000 * seed + k, size=size
+        )
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez_compressed(file, **arrays)
+    _say(f"Drew {sum(len(a) for n, a in arrays.items() if n.endswith('labels'))} images: {file}")
+
+
 @dataset_app.command("publish")
 @told_plainly
 def publish(
@@ -245,8 +292,11 @@ def approve(
     """Approve a request as asked for. The sheet is shown first."""
     control, _ = _control(site)
     number = _number(request)
+    sheet = control.request(number)
     if not as_json:
-        print_sheet(out, control.request(number))
+        print_sheet(out, sheet)
+    if any(finding["severity"] == "refuse" for finding in sheet["findings"]):
+        raise DecisionError(f"R-{number} is refused by policy {sheet['policy']}; it can be denied")
     if not yes:
         typer.confirm(f"Approve R-{number}?", abort=True)
     _decided(control, number, "approve", person, password_file, reason, as_json)

@@ -67,6 +67,7 @@ class ReviewSheet:
             "terms": self.terms.model_dump(mode="json"),
             "terms_sha256": row.terms_sha256,
             "leaves": self.terms.contract.in_words() if self.terms.contract else "not declared",
+            "leaves_bytes": self.terms.contract.size_bytes if self.terms.contract else None,
             "arguments": self.arguments(),
             "runs": {"asked": self.terms.runs, "used": self.runs_used},
             "expires_at": self.expires_at,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from datasites.audit_log import Verification
 from datasites.catalogue import Card
+from policies.contract import in_megabytes
 
 STYLES = {"pass": "green", "read": "yellow", "refuse": "red"}
 
@@ -71,6 +72,9 @@ def print_sheet(out: Console, sheet: Mapping[str, Any]) -> None:
     images = f"{shown:,} training images" if shown is not None else "number suppressed"
     _field(out, "MAY READ", f"{dataset['name']} version {dataset['version'][:12]} ({images})")
     _field(out, "LEAVES", f"per run: {sheet['leaves']}")
+    if sheet["leaves_bytes"] is not None:
+        total = in_megabytes(sheet["leaves_bytes"] * runs["asked"])
+        _field(out, "", f"over all {runs['asked']} runs: {total} of arrays")
     _field(out, "Runs", f"{runs['asked']} asked for, {runs['used']} used; failed runs count")
     _field(out, "Holds", f"{terms['expires_in_days']} days from approval {sheet['expires_at']}")
     out.print()

@@ -82,15 +82,24 @@ class Contract(Strict):
         parts = []
         if self.weights:
             parts.append(
-                f"{len(self.weights)} weight arrays, {self.weight_elements:,} numbers "
-                f"({self.size_bytes / 1e6:.2f} MB)"
+                f"{_counted(len(self.weights), 'weight array')} of "
+                f"{_counted(self.weight_elements, 'number')} ({in_megabytes(self.size_bytes)})"
             )
         parts.extend(
             f"table `{name}` of {table.elements:,} counts" for name, table in self.counts.items()
         )
         if self.metrics:
-            parts.append(f"{len(self.metrics)} numbers ({', '.join(self.metrics)})")
+            parts.append(f"{_counted(len(self.metrics), 'metric')} ({', '.join(self.metrics)})")
         return ", ".join([*parts, "the number of images used"])
+
+
+def in_megabytes(size_bytes: int) -> str:
+    """`1.68 MB`, or `16 bytes` where megabytes would say nothing."""
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 10_000 else f"{size_bytes} bytes"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 class Bound(Strict):

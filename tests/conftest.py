@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
+
+with warnings.catch_warnings():  # syft 0.9.5 warns about its own imports
+    warnings.simplefilter("ignore")
+    import syft  # noqa: F401
+
 
 from federation.submission import Federation
 from hospitals import Hospital, make_hospital, start

@@ -1,0 +1,115 @@
+"""The README's commands and snippets work, in its order, as a newcomer would run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datasites.trial import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The fenced block that follows the marker `<!-- test: name -->`."""
+    found = re.search(rf"<!-- test: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"the README has no block {name}"
+    return found.group(1)
+
+
+class Newcomer:
+    """Someone who types what the README says, in a directory with the notebooks beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, str(free_port())
+        (folder / "notebooks").symlink_to(ROOT / "notebooks")
+        bin_folder = str(Path(sys.executable).parent)
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("SITEGATE", "SYFT"))}
+        self.environment = {**keep, "PATH": f"{bin_folder}:{keep['PATH']}", "COLUMNS": "100"}
+
+    def types(self, name: str, **replacements: str) -> str:
+        """Run a bash block; what it prints."""
+        text = block(name).replace("8443", self.port).replace(" /tmp", f" {self.folder}")
+        for old, new in replacements.items():
+            assert old in text
+            text = text.replace(old, new)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def shown_password(text: str) -> str:
+    return re.search(r"shown this once: (\S+)", text).group(1)
+
+
+def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
+    newcomer = Newcomer(tmp_path)
+    owner_password = shown_password(newcomer.types("owner-1"))
+    newcomer.environment |= {
+        "SITEGATE_SITE": "st-marys",
+        "SITEGATE_PERSON": "olivia@stmarys.example",
+    }
+    serve = subprocess.Popen(
+        [str(Path(sys.executable).parent / "sitegate"), "serve"],
+        cwd=tmp_path, env=newcomer.environment, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        commands = "sitegate serve &                               # until Ctrl-C or SIGTERM\n"
+        researcher_password = shown_password(newcomer.types("owner-2", **{commands: ""}))
+        (tmp_path / "roster.yaml").write_text(block("roster").replace("8443", newcomer.port))
+        script = block("researcher").replace('"…"', repr(researcher_password))
+        (tmp_path / "study.py").write_text(script)
+        study = subprocess.Popen(
+            [sys.executable, "study.py"],
+            cwd=tmp_path, env=newcomer.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for_a_request(newcomer)
+        said = newcomer.types("owner-3", **{"'…'": f"'{owner_password}'"})
+        assert "train a pneumonia classifier" in said
+        assert "R-1 is approved until" in said
+        printed, problems = study.communicate(timeout=120)
+        assert study.returncode == 0, problems
+        assert "R-1/3/1" in printed
+        assert re.search(r"^[0-9a-f]{64}$", printed, re.MULTILINE)
+        said = newcomer.types("compliance")
+        assert "request approved" in said
+        assert "update released" in said
+        assert said.count("Intact: ") == 2
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(30) == 0
+
+
+def wait_for_a_request(newcomer: Newcomer) -> None:
+    sitegate = str(Path(sys.executable).parent / "sitegate")
+    for _ in range(60):
+        listed = subprocess.run(
+            [sitegate, "request", "list", "--json"],
+            cwd=newcomer.folder, env=newcomer.environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if '"request": 1' in listed.stdout:
+            return
+        time.sleep(0.5)
+    pytest.fail("no request arrived")
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_of_the_readme_lead_somewhere(link: str) -> None:
+    assert link.startswith("https://") or (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", README))))
+def test_tests_that_the_readme_names_exist(path: str) -> None:
+    assert (ROOT / path).exists()
