@@ -64,8 +64,7 @@ class AuditLog:
     def __init__(self, path: Path, key: SiteKey) -> None:
         self._key = key
         self._turn = threading.Lock()
-        self._lines, self._head, dropped = _recover(path)
-        self._since_checkpoint = self._lines % CHECKPOINT_EVERY
+        self._lines, self._head, self._since_checkpoint, dropped = _recover(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         if dropped:
             self.append(Event.LOG_RECOVERED, "site", "audit log", unfinished_bytes=dropped)
@@ -201,11 +200,13 @@ _FIELDS = {"n", "time", "event", "actor", "subject", "detail", "previous", "hash
 def _parse(raw: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(raw)
-    except ValueError:
+        if not raw.endswith(b"\n") or canonical_json(line) != raw[:-1]:
+            return None
+    except (ValueError, RecursionError):  # also NaN and half characters, which json reads
         return None
-    if not raw.endswith(b"\n") or not isinstance(line, dict) or set(line) != _FIELDS:
+    if not isinstance(line, dict) or set(line) != _FIELDS:
         return None
-    return line if isinstance(line["detail"], dict) and canonical_json(line) == raw[:-1] else None
+    return line if isinstance(line["detail"], dict) else None
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
@@ -216,20 +217,21 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         raise RecordError(f"there is no audit log at {path}") from error
 
 
-def _recover(path: Path) -> tuple[int, str, int]:
-    """Lines and head of an existing log; an unfinished last line is cut off.
+def _recover(path: Path) -> tuple[int, str, int, int]:
+    """Lines, head, lines not yet signed and dropped bytes of a log; a torn last line is cut off.
 
     A line is flushed before its effect, so an unfinished one, left by a crash, had none.
     """
     if not path.exists():
-        return 0, FIRST, 0
-    lines, head, whole = 0, FIRST, 0
+        return 0, FIRST, 0, 0
+    lines, head, unsigned, whole = 0, FIRST, 0, 0
     with path.open("rb") as file:
         for raw in file:
             line = _parse(raw)
             if line is None:
                 break
             lines, head, whole = lines + 1, line["hash"], whole + len(raw)
+            unsigned = 0 if line["event"] == Event.CHECKPOINT else unsigned + 1
         rest = path.stat().st_size - whole
     if rest:
         with path.open("rb+") as file:
@@ -240,4 +242,4 @@ def _recover(path: Path) -> tuple[int, str, int]:
                     "See `sitegate audit verify`"
                 )
             file.truncate(whole)
-    return lines, head, rest
+    return lines, head, unsigned, rest

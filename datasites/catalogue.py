@@ -78,6 +78,11 @@ def write_version(
             f"there is a label {highest}, and {len(classes)} class names "
             f"({some(classes, 10)}); name {highest + 1} classes with --classes"
         )
+    lowest = min((int(labels.min()) for _, labels in splits.values() if len(labels)), default=0)
+    if lowest < 0:
+        raise DatasetError(f"there is a label {lowest}; labels are counted from 0")
+    if len(set(classes)) < len(classes):
+        raise DatasetError("two classes have the same name; name each class differently")
     if not len(splits["train"][0]):
         raise DatasetError("the training split is empty; there is nothing to publish")
     counts = {
@@ -94,8 +99,8 @@ def write_version(
         raise DatasetError(f"the card does not fit: {error.errors()[0]['msg']}") from error
 
     datasets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_dead_drafts(datasets)
     draft = datasets / f".draft-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     try:
         for split, (images, labels) in splits.items():
@@ -143,6 +148,14 @@ def versions_on_disk(datasets: Path) -> list[str]:
     if not datasets.is_dir():
         return []
     return sorted(p.name for p in datasets.iterdir() if len(p.name) == 64 and p.is_dir())
+
+
+def _remove_dead_drafts(datasets: Path) -> None:
+    """Remove what processes left that were killed while they wrote; it holds images."""
+    for draft in datasets.glob(".draft-*"):
+        pid = draft.name.removeprefix(".draft-")
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+            shutil.rmtree(draft)
 
 
 def _shown(count: int, minimum: int) -> int | None:

@@ -43,7 +43,7 @@ def make_site(
         ConfigurationError: The directory is taken, or the policy is not valid.
         AccountError: The password is too short.
     """
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigurationError(f"{path} is not empty; a site needs a directory of its own")
     try:
         load_policy(policy)
@@ -68,8 +68,9 @@ def _make_site(
     path.mkdir(parents=True, exist_ok=True)
     state = path / config.state
     for directory in (state, state / "keys", state / "datasets"):
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(directory, 0o700)
+    (path / config.policy).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(policy, path / config.policy)
     plain = config.model_dump(mode="json", exclude_none=True)
     header = "# A site of Sitegate. Fields and their meaning: datasites/config.py, SiteConfig.\n"

@@ -151,7 +151,7 @@ def _run(
         findings.append(
             refuse(
                 "update.keys",
-                f"{result.undeclared} keys returned beside the contract's",
+                "keys returned beside the contract's",
                 "weights, counts, metrics, examples",
                 "return nothing else",
             )

@@ -27,7 +27,7 @@ class MalformedArraysError(ValueError):
 
 def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """The arrays as safetensors bytes; the same arrays give the same bytes."""
-    return bytes(save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+    return bytes(save({name: np.asarray(a, order="C") for name, a in arrays.items()}))
 
 
 def unpack(payload: bytes) -> Arrays:
@@ -52,7 +52,8 @@ def arrays_sha256(arrays: Mapping[str, NDArray[np.generic]]) -> str:
 
 def global_norm(arrays: Mapping[str, NDArray[np.generic]]) -> float:
     """L2 norm over all entries of all arrays, in float64."""
-    squares = [float(np.sum(np.square(a.astype(np.float64)))) for a in arrays.values()]
+    with np.errstate(over="ignore"):  # a norm too large for a float is infinite
+        squares = [float(np.sum(np.square(a.astype(np.float64)))) for a in arrays.values()]
     return float(np.sqrt(sum(squares)))
 
 
@@ -60,4 +61,5 @@ def difference(
     a: Mapping[str, NDArray[np.generic]], b: Mapping[str, NDArray[np.generic]]
 ) -> Arrays:
     """`a - b`, array by array, in float64; both have the same names and shapes."""
-    return {name: a[name].astype(np.float64) - b[name].astype(np.float64) for name in a}
+    with np.errstate(over="ignore"):
+        return {name: a[name].astype(np.float64) - b[name].astype(np.float64) for name in a}

@@ -17,7 +17,10 @@ from policies.strict import Strict
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,119}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    str,
+    # No control, format, surrogate, private or separator character but the space: a reviewer's
+    # terminal shows the line as it is.
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$"),
 ]
 Value = bool | int | float | Annotated[str, StringConstraints(max_length=200)]
 
@@ -81,9 +84,10 @@ class Contract(Strict):
         """What leaves per run, for a person."""
         parts = []
         if self.weights:
+            size = in_megabytes(sum(a.size_bytes for a in self.weights.values()))
             parts.append(
                 f"{_counted(len(self.weights), 'weight array')} of "
-                f"{_counted(self.weight_elements, 'number')} ({in_megabytes(self.size_bytes)})"
+                f"{_counted(self.weight_elements, 'number')} ({size})"
             )
         parts.extend(
             f"table `{name}` of {table.elements:,} counts" for name, table in self.counts.items()

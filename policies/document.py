@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError
@@ -171,6 +171,16 @@ class Policy(Strict):
         return f"{self.name} v{self.version}"
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice; plain YAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"`{min(twice)}` is written twice")
+        return super().construct_mapping(node, deep)
+
+
 def parse_policy(text: str, source: str = "the policy") -> Policy:
     """The policy in a YAML text.
 
@@ -178,7 +188,7 @@ def parse_policy(text: str, source: str = "the policy") -> Policy:
         PolicyError: It is not YAML, or a field is missing, unknown or out of range.
     """
     try:
-        plain = yaml.safe_load(text)
+        plain = yaml.load(text, _Loader)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
         raise PolicyError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(plain, dict):

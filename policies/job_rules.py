@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 from policies.document import JobRule
 from policies.findings import Finding, Severity, passed, refuse
 from policies.strict import some
 
 MAXIMUM_BYTES = 200_000
+MAXIMUM_FINDINGS = 30
+"""Findings of one rule that are listed; a text with more is refused all the same."""
 
 _Check = Callable[[ast.Module, str, str, JobRule], Iterator[Finding]]
 
@@ -50,13 +55,13 @@ def check_job(text: str, entry: str, rule: JobRule) -> list[Finding]:
         ]
     findings: list[Finding] = []
     for check, (name, allowed) in _KEPT.items():
-        found = list(check(tree, text, entry, rule))
+        found = list(islice(check(tree, text, entry, rule), MAXIMUM_FINDINGS))
         findings.extend(found or [passed(name, "kept", allowed(rule))])
     return findings
 
 
 def _check_form(tree: ast.Module, text: str, entry: str, rule: JobRule) -> Iterator[Finding]:
-    lines = text.count("\n") + 1
+    lines = len(re.findall(r"\r\n|\r|\n", text)) + 1
     if lines > rule.maximum_lines:
         yield refuse(
             "job.form", f"{lines} lines", f"at most {rule.maximum_lines}", "shorten the job"
@@ -117,7 +122,7 @@ def _check_imports(tree: ast.Module, _text: str, _entry: str, rule: JobRule) -> 
             if not any(_is_below(module, allowed) for allowed in rule.imports):
                 yield refuse(
                     "job.imports",
-                    f"import of `{module}`",
+                    f"import of `{module[:80]}`",
                     some(rule.imports, 12),
                     "use the allowed modules, or ask the hospital",
                     node.lineno,
@@ -127,32 +132,34 @@ def _check_imports(tree: ast.Module, _text: str, _entry: str, rule: JobRule) -> 
 def _check_calls(tree: ast.Module, _text: str, _entry: str, rule: JobRule) -> Iterator[Finding]:
     aliases = _import_aliases(tree)
     for node in ast.walk(tree):
-        name = _dotted_name(node, aliases)
-        if name is None:
-            continue
-        last = name.rsplit(".", 1)[-1]
-        if last.startswith("__") and last.endswith("__") and last != "__init__":
+        for name in _dotted_names(node, aliases):
+            yield from _check_name(name, node, rule)
+
+
+def _check_name(name: str, node: ast.AST, rule: JobRule) -> Iterator[Finding]:
+    last = name.rsplit(".", 1)[-1]
+    if last.startswith("__") and last.endswith("__") and last != "__init__":
+        yield refuse(
+            "job.calls",
+            f"`{last[:60]}`",
+            "no access to Python's internals",
+            "write it without",
+            getattr(node, "lineno", None),
+        )
+    for forbidden in rule.forbidden_calls:
+        if _is_below(name, forbidden):
             yield refuse(
                 "job.calls",
-                f"`{last}`",
-                "no access to Python's internals",
-                "write it without",
+                f"use of `{name[:80]}`",
+                f"anything but `{forbidden}`",
+                "return arrays; files and processes are not available",
                 getattr(node, "lineno", None),
             )
-        for forbidden in rule.forbidden_calls:
-            if _is_below(name, forbidden):
-                yield refuse(
-                    "job.calls",
-                    f"use of `{name}`",
-                    f"anything but `{forbidden}`",
-                    "return arrays; files and processes are not available",
-                    getattr(node, "lineno", None),
-                )
 
 
 def _check_output(tree: ast.Module, _text: str, _entry: str, _rule: JobRule) -> Iterator[Finding]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _dotted_name(node.func, {}) == "print":
+        if isinstance(node, ast.Call) and _dotted_names(node.func, {}) == {"print"}:
             yield Finding(
                 "job.output",
                 Severity.READ,
@@ -180,29 +187,31 @@ _KEPT: dict[_Check, tuple[str, Callable[[JobRule], str]]] = {
 }
 
 
-def _import_aliases(tree: ast.Module) -> dict[str, str]:
-    aliases: dict[str, str] = {}
+def _import_aliases(tree: ast.Module) -> dict[str, set[str]]:
+    """Name -> everything that an import anywhere in the text binds it to."""
+    aliases: dict[str, set[str]] = defaultdict(set)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for a in node.names:
-                aliases[a.asname or a.name.split(".")[0]] = (
-                    a.name if a.asname else a.name.split(".")[0]
-                )
+                first = a.name.split(".")[0]
+                aliases[a.asname or first].add(a.name if a.asname else first)
         elif isinstance(node, ast.ImportFrom):
             for a in node.names:
-                aliases[a.asname or a.name] = f"{node.module}.{a.name}"
+                aliases[a.asname or a.name].add(f"{node.module}.{a.name}")
     return aliases
 
 
-def _dotted_name(node: ast.AST, aliases: dict[str, str]) -> str | None:
-    if isinstance(node, ast.ImportFrom):
-        return None
+def _dotted_names(node: ast.AST, aliases: Mapping[str, set[str]]) -> set[str]:
+    """What a name or a chain of attributes may stand for; empty for other nodes."""
+    below: list[str] = []
+    while isinstance(node, ast.Attribute):
+        below.append(node.attr)
+        node = node.value
     if isinstance(node, ast.Name):
-        return aliases.get(node.id, node.id)
-    if isinstance(node, ast.Attribute):
-        base = _dotted_name(node.value, aliases)
-        return f"{base or '?'}.{node.attr}"
-    return None
+        roots = aliases.get(node.id) or {node.id}
+    else:
+        roots = {"?"} if below else set()
+    return {".".join([root, *reversed(below)]) for root in roots}
 
 
 def _is_below(name: str, root: str) -> bool:

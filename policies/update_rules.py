@@ -117,11 +117,11 @@ def _check_returned(
 ) -> list[Finding]:
     """Findings that name only what was declared: names and shapes that a job made up are data."""
     findings = []
-    if extra := set(arrays) - set(declared):
+    if set(arrays) - set(declared):
         findings.append(
             refuse(
                 f"{rule}.names",
-                f"{len(extra)} arrays returned and not declared",
+                "arrays returned and not declared",
                 "the arrays of the contract",
                 "declare them, and ask again",
             )
@@ -241,7 +241,9 @@ def _check_change(weights: Arrays, sent: Arrays, policy: Policy) -> list[Finding
     norm = global_norm(change)
     if norm <= policy.update.maximum_change_norm:
         return []
-    times = 2 ** math.ceil(math.log2(norm / policy.update.maximum_change_norm))
+    # As a power of two at most: enough to act on, and next to nothing that a run could choose.
+    ratio = min(norm / policy.update.maximum_change_norm, 1024.0)
+    times = 2 ** math.ceil(math.log2(ratio))
     return [
         refuse(
             "update.norm",

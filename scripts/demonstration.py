@@ -53,7 +53,7 @@ DATASET = "chest-xray"
 RESEARCHER = "researcher@uni.example"
 BINS = 240
 MINIMUM_COUNT = 5
-TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 1}
+TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 2}
 MORE_HOSPITALS = ("Lakeside", "Hillcrest", "Riverbank", "Northgate", "Parkview")
 
 out = Console(highlight=False)

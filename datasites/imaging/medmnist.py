@@ -38,7 +38,7 @@ def read_medmnist(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
                 f"{path.name} unpacks to {unpacked:,} bytes; at most {MAXIMUM_BYTES:,} are read"
             )
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: np.asanyarray(file[name]) for name in file.files}
     except FileNotFoundError as error:
         raise UnreadableSourceError(f"there is no file {path}") from error
     except UnreadableSourceError:
@@ -71,11 +71,13 @@ def _checked(
             "uint8 (N, H, W) or (N, H, W, 3) is needed"
         )
     flat = labels.reshape(-1)
-    if flat.dtype.kind not in "iu" or len(flat) != len(images):
+    if flat.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
         raise UnreadableSourceError(
             f"{name}: {split}_labels is {labels.dtype.name} {labels.shape}; "
             f"one whole number per image ({len(images)}) is needed"
         )
     if len(flat) and flat.min() < 0:
         raise UnreadableSourceError(f"{name}: {split}_labels has a negative label")
+    if len(flat) and flat.max() > np.iinfo(np.int64).max:
+        raise UnreadableSourceError(f"{name}: {split}_labels has a label too large")
     return images.astype(np.uint8), flat.astype(np.int64)

@@ -89,7 +89,7 @@ def wall_in(bwrap: Bubblewrap, dataset: Path, worker: Path, scratch_mb: int) -> 
         *("--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--size", str(scratch_mb * 2**20), "--tmpfs", "/tmp"),  # noqa: S108  the cage's own
-        *("--remount-ro", "/", "--chdir", "/"),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
     ]
 
 

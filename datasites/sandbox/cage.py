@@ -23,6 +23,7 @@ from typing import Any
 
 from datasites.errors import SandboxError
 from datasites.sandbox.bubblewrap import Bubblewrap, wall_in
+from datasites.sandbox.worker import ERRORS
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
 from policies.document import SandboxRule
@@ -32,7 +33,11 @@ WORKER = Path(__file__).with_name("worker.py")
 START_S = 120
 SCRATCH_MB = 64
 HEADER_BYTES = 200_000
+KINDS = frozenset(
+    {*ERRORS, "Exception", "TimeLimit", "Crashed", "NoResult", "OutputTooLarge", "NotAnUpdate"}
+)
 MAXIMUM_EXAMPLES = 2**53
+MAXIMUM_KEYS = 1000
 
 
 class RunFailed(Exception):
@@ -123,10 +128,10 @@ class Cage:
             raise RunFailed("Crashed") from error
         log = str(answer.get("log", ""))
         if "error" in answer:
-            raise RunFailed(str(answer["error"])[:40], log)
+            raise RunFailed(_kind(answer["error"]), log)
         try:
             return RunResult(
-                _update(answer, payload), int(answer["undeclared"]), log, float(answer["seconds"])
+                _update(answer, payload), _keys(answer["undeclared"]), log, float(answer["seconds"])
             )
         except (MalformedArraysError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunFailed("NotAnUpdate", log) from error
@@ -182,6 +187,17 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+def _keys(told: Any) -> int:
+    if isinstance(told, bool) or not isinstance(told, int) or not 0 <= told <= MAXIMUM_KEYS:
+        raise ValueError("the number of keys is out of range")
+    return told
+
+
+def _kind(told: object) -> str:
+    """A word of the closed list: what a run says of itself may hold data."""
+    return told if isinstance(told, str) and told in KINDS else "Exception"
 
 
 def _update(answer: dict[str, Any], payload: bytes) -> Update:

@@ -98,11 +98,14 @@ def _run_in_child(
             with os.fdopen(RESULT, "wb") as file:
                 _send(file, answer, arrays)
         finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()  # what it printed is for the site's log
             os._exit(0)
     os.close(result_write)
     os.close(log_write)
     limit = header["limits"]["output_bytes"]
-    output, log, killed = _collect(child, result_read, log_read, limit)
+    processes = header["limits"]["processes"]
+    output, log, killed = _collect(child, result_read, log_read, limit, processes)
     status = os.waitpid(child, 0)[1]
     answer, arrays = _parse(output, killed, status)
     answer["log"] = log.decode(errors="replace")
@@ -123,13 +126,19 @@ def _become_run(result: int, log: int, limits: dict[str, int]) -> None:
     for what, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, limits["time_s"] * limits["threads"] + 5),
-        (resource.RLIMIT_NPROC, limits["processes"]),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_FSIZE, limits["memory_mb"] * 2**20),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
     ):
-        hard = resource.getrlimit(what)[1]
-        resource.setrlimit(what, (_least(value, hard), _least(value, hard)))
+        _limit(what, value)
+    if os.getppid() == 1:  # in a cage; elsewhere the user's other processes would count too
+        _limit(resource.RLIMIT_NPROC, limits["processes"])
+
+
+def _limit(what: int, value: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (_least(value, hard), _least(value, hard)))
 
 
 def _least(value: int, hard: int) -> int:
@@ -145,7 +154,8 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
         exec(compile(header["text"], "job.py", "exec"), names)  # noqa: S102  what the cage is for
         result = names[header["entry"]](data, load(payload), header["config"])
         arrays = {
-            f"{group}/{name}": array
+            # safetensors reads a view's memory as if it were contiguous, past its end if need be.
+            f"{group}/{name}": array if array.flags.c_contiguous else array.copy(order="C")
             for group in ("weights", "counts")
             for name, array in result.get(group, {}).items()
         }
@@ -160,8 +170,10 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
         return {"error": kinds[0] if kinds else "Exception"}, b""
 
 
-def _collect(child: int, result: int, log: int, limit: int) -> tuple[bytes, bytes, bool]:
-    """Read both pipes until the child is gone; a child that sends too much is ended."""
+def _collect(
+    child: int, result: int, log: int, limit: int, processes: int
+) -> tuple[bytes, bytes, bool]:
+    """Read both pipes until the child is gone; one that sends or forks too much is ended."""
     parts: dict[int, bytearray] = {result: bytearray(), log: bytearray()}
     limits = {result: limit, log: LOG_BYTES}
     killed = False
@@ -172,6 +184,8 @@ def _collect(child: int, result: int, log: int, limit: int) -> tuple[bytes, byte
         running = True
         while selector.get_map() and running:
             running = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            if _processes() > processes:  # RLIMIT_NPROC does not hold for a site run as root
+                os.kill(-1, signal.SIGKILL)
             for key, _ in selector.select(0.05 if running else 0):
                 chunk = os.read(key.fd, 1 << 20)
                 room = limits[key.fd] - len(parts[key.fd])
@@ -184,6 +198,13 @@ def _collect(child: int, result: int, log: int, limit: int) -> tuple[bytes, byte
     for descriptor in parts:
         os.close(descriptor)
     return bytes(parts[result]), bytes(parts[log]), killed
+
+
+def _processes() -> int:
+    """Processes of the run; 0 outside a cage, where others are not ours to count."""
+    if os.getpid() != 1:
+        return 0
+    return sum(name.isdigit() for name in os.listdir("/proc")) - 1
 
 
 def _parse(output: bytes, killed: bool, status: int) -> tuple[dict[str, Any], bytes]:
@@ -212,11 +233,22 @@ def _clean_up() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, 0):
             continue
+    _remove_shared_memory()
     for path in SCRATCH.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _remove_shared_memory() -> None:
+    """Remove System V segments, semaphores and queues: they outlive the process that made them."""
+    libc = ctypes.CDLL(None)
+    calls = {"shm": libc.shmctl, "sem": libc.semctl, "msg": libc.msgctl}
+    for kind, control in calls.items():
+        for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]:
+            number = int(line.split()[1])
+            _ = control(number, 0, 0) if kind == "sem" else control(number, 0, None)  # IPC_RMID
 
 
 def _send(file: BinaryIO, header: dict[str, Any], payload: bytes) -> None:

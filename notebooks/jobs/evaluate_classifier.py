@@ -50,8 +50,8 @@ def merge_half(row, minimum):
     import numpy as np
 
     groups, members = [], []
-    for k in np.repeat(np.arange(len(row)), row):
-        members.append(k)
+    for k in range(len(row)):
+        members += [k] * int(row[k])
         if len(members) >= minimum:
             groups.append(members)
             members = []

@@ -42,5 +42,7 @@ def fed_avg(updates: Sequence[SiteUpdate]) -> Arrays:
         summed = np.zeros(first.shape, np.float64)
         for update in ordered:
             summed += update.weights[name].astype(np.float64) * (update.examples / total)
+        if first.dtype.kind in "iu":
+            summed = np.rint(summed)
         mean[name] = summed.astype(first.dtype)
     return mean

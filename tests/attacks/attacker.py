@@ -1,0 +1,161 @@
+"""What an attacker with an account has: calls that the federation client would not make."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import ssl
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from federation.sites import Site
+from policies.envelope import NONCE, SENT_AT, Envelope
+from policies.findings import Finding, decode_refusal
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from syft.client.api import SyftAPICall
+    from syft.serde.deserialize import _deserialize
+    from syft.serde.serialize import _serialize
+    from syft.server.credentials import SyftSigningKey
+    from syft.service.response import SyftError
+    from syft.types.uid import UID
+
+
+__all__ = [
+    "UID",
+    "Answer",
+    "Call",
+    "SyftSigningKey",
+    "attack",
+    "client",
+    "close_clients",
+    "key_of",
+    "log_in",
+    "post",
+    "read_answer",
+    "serialise",
+    "sign",
+]
+
+
+@dataclass
+class Call:
+    """One call, every part of which can be made wrong; by default it is a valid one."""
+
+    path: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    args: list[Any] = field(default_factory=list)
+    blocking: bool = True
+    server_uid: Any = None
+    key: SyftSigningKey | None = None
+    sent_at: Any = None
+    nonce: Any = None
+
+    def message(self, site: Site) -> bytes:
+        """The serialised syft API call; `...` as time or nonce leaves it out."""
+        now = int(time.time() * 1000) if self.sent_at is None else self.sent_at
+        nonce = secrets.token_hex(16) if self.nonce is None else self.nonce
+        fresh = {k: v for k, v in ((SENT_AT, now), (NONCE, nonce)) if v is not ...}
+        call = SyftAPICall(
+            server_uid=self.server_uid or site._server_uid,
+            path=self.path,
+            args=self.args,
+            kwargs={**self.kwargs, **fresh},
+            blocking=self.blocking,
+        )
+        return serialise(call)
+
+    def body(self, site: Site) -> bytes:
+        """The call as it is posted, signed."""
+        return sign(self.message(site), self.key or site._key)
+
+
+def serialise(thing: Any) -> bytes:
+    """A syft object as it travels."""
+    return bytes(_serialize(thing, to_bytes=True))
+
+
+def sign(message: bytes, key: SyftSigningKey) -> bytes:
+    """Any bytes in a valid envelope."""
+    signature = key.signing_key.sign(message).signature
+    return Envelope(key.verify_key.verify_key.encode(), signature, message).to_bytes()
+
+
+@dataclass
+class Answer:
+    """What came back: a value, or a refusal with its text and findings."""
+
+    value: Any = None
+    refusal: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules of the findings."""
+        return [f.rule for f in self.findings]
+
+
+def post(site: Site, body: bytes) -> Answer:
+    """Post a body as it is; anything but HTTP 200 with an answer signed by the site fails."""
+    with client(site) as http:
+        response = http.post("/api/v2/api_call", content=body)
+    assert response.status_code == 200, (response.status_code, response.text[:500])
+    return read_answer(site, response.content)
+
+
+def read_answer(site: Site, content: bytes) -> Answer:
+    """The answer in the site's bytes."""
+    signed = _deserialize(content, from_bytes=True)
+    assert str(signed.credentials) == site._server_key
+    assert signed.is_valid
+    data = signed.message.data
+    if isinstance(data, SyftError):
+        return Answer(refusal=data.message, findings=decode_refusal(data.message) or [])
+    return Answer(value=data.value)
+
+
+def attack(site: Site, path: str, **kwargs: Any) -> Answer:
+    """Make a fresh, correctly signed call of any path with any objects."""
+    return post(site, Call(path, kwargs).body(site))
+
+
+_clients: dict[str, httpx.Client] = {}
+
+
+def client(site: Site) -> contextlib.AbstractContextManager[httpx.Client]:
+    """An HTTP client that trusts the site's authority; one per site, with kept connections."""
+    if site.url not in _clients:
+        context = ssl.create_default_context(cafile=site._authority)
+        _clients[site.url] = httpx.Client(
+            base_url=site.url, verify=context, timeout=60, trust_env=False
+        )
+    return contextlib.nullcontext(_clients[site.url])
+
+
+def close_clients() -> None:
+    """Close all connections; called once, at the end."""
+    while _clients:
+        _clients.popitem()[1].close()
+
+
+def key_of(seed: bytes) -> SyftSigningKey:
+    """The syft key that a seed gives."""
+    return SyftSigningKey.from_string(seed.hex())
+
+
+def log_in(site: Site, email: Any, password: Any) -> tuple[int, str]:
+    """Status and sentence of a login; the sentence is empty when it gave a key."""
+    with client(site) as http:
+        response = http.post(
+            "/api/v2/login", content=json.dumps({"email": email, "password": password})
+        )
+    if response.status_code != 200:
+        return response.status_code, response.text
+    answer = _deserialize(response.content, from_bytes=True)
+    return 200, answer.message if isinstance(answer, SyftError) else ""

@@ -1,0 +1,263 @@
+"""Every run is charged once, before it starts, and never more often than was approved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from datasites.errors import RunRefused
+from datasites.ledger import MAXIMUM_STARTS, Ledger, Outcome, RunId, RunState
+from datasites.records import Records
+
+APPROVAL = 3
+ARGUMENTS = "a" * 64
+RELEASED = Outcome(RunState.RELEASED, {"sha256": "0" * 64, "metrics": {"loss": 0.5}}, b"arrays")
+
+
+class Open:
+    """A ledger in a directory, which can be closed and opened again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.open()
+
+    def open(self) -> None:
+        self.records = Records(f"sqlite:///{self.folder / 'site.db'}")
+        self.ledger = Ledger(self.records, self.folder / "results")
+
+    def reopen(self) -> Ledger:
+        self.records.close()
+        self.open()
+        return self.ledger
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Open]:
+    opened = Open(tmp_path)
+    yield opened
+    opened.records.close()
+
+
+@pytest.fixture
+def ledger(site: Open) -> Ledger:
+    return site.ledger
+
+
+def reserve(
+    ledger: Ledger, run: RunId, limit: int = 10, arguments: str = ARGUMENTS
+) -> Outcome | None:
+    return ledger.reserve(run, APPROVAL, limit, arguments)
+
+
+def run(round_number: int = 1, attempt: int = 1, request: int = 7) -> RunId:
+    return RunId(request, round_number, attempt)
+
+
+def sentences(call: Callable[[], object]) -> list[str]:
+    with pytest.raises(RunRefused) as refused:
+        call()
+    return [finding.sentence for finding in refused.value.findings]
+
+
+def test_run_id_is_written_short() -> None:
+    assert str(RunId(7, 3, 1)) == "R-7/3/1"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_so_many_runs_start_and_no_more(ledger: Ledger, limit: int) -> None:
+    for k in range(limit):
+        assert reserve(ledger, run(k), limit) is None
+    assert sentences(lambda: reserve(ledger, run(limit), limit)) == [
+        f"runs.maximum: {limit} of {limit} runs are used; allowed: at most {limit} runs, failed "
+        "ones included. To do: submit a new request for more runs."
+    ]
+    assert ledger.used(APPROVAL) == limit
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.REFUSED, RunState.RELEASED])
+def test_run_is_charged_whatever_came_of_it(ledger: Ledger, state: RunState) -> None:
+    assert ledger.used(APPROVAL) == 0
+    reserve(ledger, run(), 1)
+    assert ledger.used(APPROVAL) == 1  # before it ends
+    ledger.settle(run(), Outcome(state, {"findings": []}, b"x"))
+    assert ledger.used(APPROVAL) == 1
+    assert len(sentences(lambda: reserve(ledger, run(2), 1))) == 1
+
+
+def test_attempts_of_a_round_are_charged_each(ledger: Ledger) -> None:
+    for attempt in (1, 2, 3):
+        assert reserve(ledger, run(1, attempt), 3) is None
+    assert ledger.used(APPROVAL) == 3
+    assert len(sentences(lambda: reserve(ledger, run(1, 4), 3))) == 1
+
+
+def test_approvals_have_budgets_of_their_own(ledger: Ledger) -> None:
+    assert ledger.reserve(run(1), 1, 1, ARGUMENTS) is None
+    assert ledger.reserve(run(2), 2, 1, ARGUMENTS) is None
+    assert (ledger.used(1), ledger.used(2), ledger.used(3)) == (1, 1, 0)
+
+
+def test_same_id_is_answered_the_same_and_costs_nothing(ledger: Ledger) -> None:
+    reserve(ledger, run(), 1)
+    ledger.settle(run(), RELEASED)
+    for _ in range(3):
+        assert reserve(ledger, run(), 1) == RELEASED
+    assert ledger.used(APPROVAL) == 1
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.REFUSED])
+def test_refused_run_is_answered_the_same(ledger: Ledger, state: RunState) -> None:
+    outcome = Outcome(state, {"findings": [{"rule": "run.failed"}]})
+    reserve(ledger, run())
+    ledger.settle(run(), outcome)
+    assert reserve(ledger, run()) == outcome
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_same_id_with_other_arguments_is_refused(ledger: Ledger, settled: bool) -> None:
+    reserve(ledger, run())
+    if settled:
+        ledger.settle(run(), RELEASED)
+    assert sentences(lambda: reserve(ledger, run(), arguments="b" * 64)) == [
+        "run.id: run R-7/1/1 was asked for with other weights or arguments; allowed: one set of "
+        "arguments per run id. To do: raise `attempt` or `round`."
+    ]
+    assert ledger.used(APPROVAL) == 1
+
+
+def test_same_round_of_another_request_is_another_run(ledger: Ledger) -> None:
+    reserve(ledger, run(request=7))
+    ledger.settle(run(request=7), RELEASED)
+    assert reserve(ledger, run(request=8)) is None
+
+
+def test_run_that_was_not_reserved_cannot_be_settled(ledger: Ledger) -> None:
+    with pytest.raises(LookupError, match="run R-7/1/1 was not reserved"):
+        ledger.settle(run(), Outcome(RunState.FAILED, {}))
+
+
+def test_interrupted_run_starts_again_under_one_charge(site: Open) -> None:
+    ledger = site.ledger
+    for _ in range(MAXIMUM_STARTS):
+        assert reserve(ledger, run(), 1) is None
+        ledger = site.reopen()  # the site died and is started again
+        assert ledger.interrupt_reserved() == [run()]
+        assert ledger.used(APPROVAL) == 1
+    assert sentences(lambda: reserve(ledger, run(), 1)) == [
+        f"run.interrupted: run R-7/1/1 was interrupted {MAXIMUM_STARTS} times; allowed: at most "
+        f"{MAXIMUM_STARTS} starts. To do: raise `attempt`."
+    ]
+    assert ledger.used(APPROVAL) == 1
+
+
+def test_interrupted_run_that_ends_is_answered_the_same(site: Open) -> None:
+    reserve(site.ledger, run())
+    ledger = site.reopen()
+    ledger.interrupt_reserved()
+    assert reserve(ledger, run()) is None
+    ledger.settle(run(), RELEASED)
+    assert reserve(ledger, run()) == RELEASED
+
+
+def test_interrupted_run_with_other_arguments_is_refused(ledger: Ledger) -> None:
+    reserve(ledger, run())
+    ledger.interrupt_reserved()
+    (sentence,) = sentences(lambda: reserve(ledger, run(), arguments="b" * 64))
+    assert sentence.startswith("run.id: ")
+
+
+def test_only_unfinished_runs_are_interrupted(ledger: Ledger) -> None:
+    for attempt in (1, 2, 3):
+        reserve(ledger, run(1, attempt))
+    ledger.settle(run(1, 1), RELEASED)
+    ledger.settle(run(1, 2), Outcome(RunState.FAILED, {"findings": []}))
+    assert ledger.interrupt_reserved() == [run(1, 3)]
+    assert ledger.interrupt_reserved() == []
+    assert reserve(ledger, run(1, 1)) == RELEASED
+
+
+@pytest.mark.parametrize("limit", [1, 7, 19, 20])
+def test_twenty_callers_at_once_never_get_more_than_the_limit(ledger: Ledger, limit: int) -> None:
+    def attempt(number: int) -> bool:
+        try:
+            return reserve(ledger, run(1, number), limit) is None
+        except RunRefused:
+            return False
+
+    with ThreadPoolExecutor(20) as pool:
+        started = list(pool.map(attempt, range(1, 21)))
+    assert sum(started) == limit
+    assert ledger.used(APPROVAL) == limit
+
+
+def test_one_run_asked_for_by_twenty_callers_is_charged_once(ledger: Ledger) -> None:
+    def attempt(_: int) -> None:
+        try:
+            reserve(ledger, run(), 5)
+        except RunRefused as refused:
+            assert refused.findings[0].rule == "run.interrupted"  # noqa: PT017
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(attempt, range(20)))
+    assert ledger.used(APPROVAL) == 1
+
+
+def results(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "results").iterdir())
+
+
+def test_results_of_older_rounds_are_deleted(ledger: Ledger, tmp_path: Path) -> None:
+    kept = [run(1, 1, request=70), run(9, 1, request=8)]  # of other requests
+    for one in (*kept, run(1), run(1, 2), run(2)):
+        reserve(ledger, one)
+        ledger.settle(one, RELEASED)
+    assert results(tmp_path) == [
+        "R-70_1_1.safetensors", "R-7_2_1.safetensors", "R-8_9_1.safetensors",
+    ]  # fmt: skip
+    assert reserve(ledger, run(2)) == RELEASED
+    assert sentences(lambda: reserve(ledger, run(1))) == [
+        "run.id: the result of run R-7/1/1 is no longer kept; allowed: results of the latest "
+        "round. To do: use the update that was sent then, or run another round."
+    ]
+    assert ledger.used(APPROVAL) == 5
+
+
+def test_results_of_one_round_are_kept_together(ledger: Ledger) -> None:
+    for attempt in (1, 2):
+        reserve(ledger, run(3, attempt))
+        ledger.settle(run(3, attempt), Outcome(RunState.RELEASED, {"n": attempt}, b"%d" % attempt))
+    for attempt in (1, 2):
+        found = reserve(ledger, run(3, attempt))
+        assert found is not None
+        assert found.payload == b"%d" % attempt
+
+
+def test_refused_run_of_a_new_round_deletes_the_old_result_too(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    reserve(ledger, run(1))
+    ledger.settle(run(1), RELEASED)
+    reserve(ledger, run(2))
+    ledger.settle(run(2), Outcome(RunState.REFUSED, {"findings": []}))
+    assert results(tmp_path) == []
+
+
+def test_ledger_survives_reopening(site: Open) -> None:
+    reserve(site.ledger, run(1), 2)
+    site.ledger.settle(run(1), RELEASED)
+    reserve(site.ledger, run(2), 2)
+    ledger = site.reopen()
+    assert ledger.used(APPROVAL) == 2
+    assert reserve(ledger, run(1), 2) == RELEASED
+    assert len(sentences(lambda: reserve(ledger, run(3), 2))) == 1
+
+
+def test_results_are_for_the_site_only(ledger: Ledger, tmp_path: Path) -> None:
+    reserve(ledger, run())
+    ledger.settle(run(), RELEASED)
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
