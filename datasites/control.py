@@ -88,13 +88,13 @@ def control_app(site: OpenSite, syft: SyftSide) -> FastAPI:
     def decide(number: int, verb: str, decision: Decision) -> dict[str, Any]:
         if verb not in DECISIONS:
             raise ConfigurationError(f"`{verb}` is not a decision; use approve, deny or revoke")
-        throttle.check(decision.person)
         try:
+            throttle.enter(decision.person)
             check_person(site.records, decision.person, decision.password)
         except AccountError:
-            throttle.failed(decision.person)
             site.audit.append(Event.LOGIN_REFUSED, "unknown account", f"{verb} R-{number}")
             raise
+        throttle.succeeded(decision.person)
         DECISIONS[verb](site, syft, number, decision.person, decision.reason)
         return review(site, number).as_dict()
 

@@ -83,6 +83,7 @@ def revoke(site: OpenSite, syft: SyftSide, number: int, person: str, reason: str
         row = _in_state(site, number, RequestState.APPROVED, "revoked")
         reason = _checked_reason(reason)
         site.audit.append(Event.REQUEST_REVOKED, person, f"R-{number}", reason=reason)
+        site.revoked.add(number)
         with site.records.write() as session:
             for approval in session.scalars(
                 select(ApprovalRow).where(ApprovalRow.request == number)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
-from datasites.audit_log import AuditLog, verify_log
+from datasites.audit_log import AuditLog, Event, read_events, verify_log
 from datasites.catalogue import is_intact
 from datasites.config import Site
 from datasites.errors import DatasetError, RecordError
@@ -18,6 +18,7 @@ from datasites.records import Records
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
 from policies.contract import Terms
+from policies.findings import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,17 @@ class OpenSite:
         self.audit = AuditLog(site.audit, self.key)
         self.ledger = Ledger(self.records, site.state / "results")
         self.deciding = threading.RLock()
+        self.revoked = {
+            int(line["subject"].removeprefix("R-"))
+            for line in read_events(site.audit)
+            if line["event"] == Event.REQUEST_REVOKED
+        }
+        """Requests that were revoked, as the audit log says; the database cannot undo it."""
+        self.findings: dict[tuple[int, str, str], list[Finding]] = {}
+        """What the policy says about a request, by number and digests; it takes time to find."""
         self._cages: dict[str, Cage] = {}
         self._cages_turn = threading.Lock()
-        self.running: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._running: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
     def cage(self, version: str) -> Cage:
         """The cage of a dataset version, made and warmed up when it is first asked for.
@@ -76,6 +85,11 @@ class OpenSite:
                 cage.start()
                 self._cages[version] = cage
             return self._cages[version]
+
+    def run_lock(self, request: int) -> threading.Lock:
+        """Runs of one request take turns: they are counted one after the other."""
+        with self._cages_turn:
+            return self._running[request]
 
     @property
     def sandbox_in_words(self) -> str:

@@ -79,26 +79,28 @@ class Throttle:
 
     def __init__(self, tries: int, window_s: float) -> None:
         self._tries, self._window_s = tries, window_s
-        self._failures: dict[str, list[float]] = defaultdict(list)
+        self._tried: dict[str, list[float]] = defaultdict(list)
         self._turn = threading.Lock()
 
-    def check(self, *keys: str) -> None:
-        """Raise an `AccountError` while one of the keys has to wait."""
-        now = time.monotonic()
-        with self._turn:
-            for key in keys:
-                recent = [t for t in self._failures.pop(key, []) if now - t < self._window_s]
-                if recent:
-                    self._failures[key] = recent
-                if len(recent) >= self._tries:
-                    wait = int(self._window_s - (now - recent[0])) + 1
-                    raise AccountError(f"too many failed tries; try again in {wait} s")
+    def enter(self, key: str) -> None:
+        """Count a try before it is made, so that tries at the same time count too.
 
-    def failed(self, *keys: str) -> None:
-        """Record a failure for each key."""
+        Raises:
+            AccountError: The key has to wait.
+        """
         now = time.monotonic()
         with self._turn:
-            if len(self._failures) > 10_000:  # a flood of made-up names must not fill the memory
-                self._failures.clear()
-            for key in keys:
-                self._failures[key].append(now)
+            if len(self._tried) > 10_000:  # a flood of made-up names must not fill the memory
+                self._tried = defaultdict(list, {k: v for k, v in self._tried.items() if k == key})
+            recent = [t for t in self._tried.pop(key, []) if now - t < self._window_s]
+            if len(recent) >= self._tries:
+                self._tried[key] = recent
+                wait = int(self._window_s - (now - recent[0])) + 1
+                raise AccountError(f"too many failed tries; try again in {wait} s")
+            self._tried[key] = [*recent, now]
+
+    def succeeded(self, key: str) -> None:
+        """Take the last try back: it was right."""
+        with self._turn:
+            if self._tried.get(key):
+                self._tried[key].pop()

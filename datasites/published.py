@@ -33,10 +33,14 @@ def describe_site(site: OpenSite, server_uid: str) -> str:
     )
 
 
-def describe_requests(site: OpenSite, account: str, newest_only: bool = False) -> str:
+def describe_requests(site: OpenSite, account: str) -> str:
     """The account's own requests, newest first, with findings, decision and budget."""
-    rows = find_requests(site, account)
-    return json.dumps([_request(site, row) for row in (rows[:1] if newest_only else rows)])
+    return json.dumps([_request(site, row) for row in find_requests(site, account)])
+
+
+def describe_request(site: OpenSite, row: RequestRow) -> str:
+    """One request, as `describe_requests` describes it."""
+    return json.dumps(_request(site, row))
 
 
 def _dataset(site: OpenSite, row: PublishedDataset) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from enum import StrEnum
 
@@ -35,7 +36,7 @@ class RequestState(StrEnum):
 
 
 def submit_request(
-    site: OpenSite, syft: SyftSide, account: str, text: str, terms_json: str
+    site: OpenSite, syft: SyftSide, account: str, job: str, terms: str
 ) -> RequestRow:
     """Take in a request; a person decides about it later.
 
@@ -43,44 +44,37 @@ def submit_request(
         RunRefused: It cannot be a request at all: malformed terms, an unknown dataset version, a
             text that is too long, or too many undecided requests of this account.
     """
-    try:
-        terms = _parse_submission(site, account, text, terms_json)
-    except RunRefused as refused:
-        site.audit.append(
-            Event.REQUEST_REFUSED, account, "request", rules=[f.rule for f in refused.findings]
-        )
-        raise
     with site.deciding:
+        try:
+            wanted = _parse_submission(site, account, job, terms)
+        except RunRefused as refused:
+            _log_refusal(site, account, "request", refused)
+            raise
         with site.records.read() as session:
             number = (session.scalar(select(func.max(RequestRow.id))) or 0) + 1
-        text_sha256, terms_sha256 = job_sha256(text), model_sha256(terms)
+        text_sha256, terms_sha256 = job_sha256(job), model_sha256(wanted)
         site.audit.append(
             Event.REQUEST_SUBMITTED,
             account,
             f"R-{number}",
             text_sha256=text_sha256,
             terms_sha256=terms_sha256,
-            dataset=terms.dataset,
-            version=terms.version,
-            runs=terms.runs,
+            dataset=wanted.dataset,
+            version=wanted.version,
+            runs=wanted.runs,
         )
         try:
-            syft_request, syft_code = syft.submit_code(account, text, terms, number)
+            syft_request, syft_code = syft.submit_code(account, job, wanted, number)
         except RunRefused as refused:
-            site.audit.append(
-                Event.REQUEST_REFUSED,
-                account,
-                f"R-{number}",
-                rules=[f.rule for f in refused.findings],
-            )
+            _log_refusal(site, account, f"R-{number}", refused)
             raise
         row = RequestRow(
             id=number,
             account=account,
             submitted_at=utc_now(),
-            text=text,
+            text=job,
             text_sha256=text_sha256,
-            terms=canonical_json(terms.model_dump(mode="json")).decode(),
+            terms=canonical_json(wanted.model_dump(mode="json")).decode(),
             terms_sha256=terms_sha256,
             state=RequestState.PENDING,
             reason="",
@@ -119,9 +113,17 @@ def request_terms(row: RequestRow) -> Terms:
 
 def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
     """What the policy in force says about a request."""
-    terms = request_terms(row)
-    images = training_images(site.site.datasets, terms.version)
-    return check_request(row.text, terms, site.policy, images)
+    name = (row.id, job_sha256(row.text), hashlib.sha256(row.terms.encode()).hexdigest())
+    if name not in site.findings:
+        terms = request_terms(row)
+        images = training_images(site.site.datasets, terms.version)
+        site.findings[name] = check_request(row.text, terms, site.policy, images)
+    return site.findings[name]
+
+
+def _log_refusal(site: OpenSite, account: str, subject: str, refused: RunRefused) -> None:
+    rules = [f.rule for f in refused.findings]
+    site.audit.append(Event.REQUEST_REFUSED, account, subject, rules=rules)
 
 
 def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) -> Terms:

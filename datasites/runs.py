@@ -79,9 +79,9 @@ def run_job(
     except RunRefused as refused:
         _log_refusal(site, account, "run", refused)
         raise
-    with site.running[row.id]:
+    with site.run_lock(row.id):
         try:
-            _check_state(row, approved_in_syft)
+            _check_state(row, approved_in_syft and row.id not in site.revoked)
             return _run(site, row, run, private_handle, weights, config_json)
         except RunRefused as refused:
             _log_refusal(site, account, str(run), refused)
@@ -139,14 +139,17 @@ def _run(
     text = RunText(row.text, terms.entry, config, weights)
     try:
         result = cage.run(text, contract, site.policy.sandbox)
+        findings = check_update(result.update, sent, contract, site.policy)
     except RunFailed as failed:
         raise _failed(site, row.account, run, failed) from failed
     except SandboxError as error:
         logger.error("run=%s sandbox=%s", run, error)
         raise _site_trouble(run) from error
+    except Exception as error:  # a defect of ours must not leave a run without an end
+        logger.exception("run=%s broke the site's rules", run)
+        raise _failed(site, row.account, run, RunFailed("NotAnUpdate")) from error
     if result.log:
         logger.info("run=%s said=%r", run, result.log)
-    findings = check_update(result.update, sent, contract, site.policy)
     if result.undeclared:
         findings.append(
             refuse(
@@ -180,7 +183,7 @@ def _run_id(request: int, round_number: int, attempt: int) -> RunId:
 
 def _check_state(row: RequestRow, approved_in_syft: bool) -> None:
     if row.state != RequestState.APPROVED or not approved_in_syft:
-        state = row.state if row.state != RequestState.APPROVED else "not approved in syft"
+        state = row.state if row.state != RequestState.APPROVED else "no longer approved"
         reason = f": {row.reason}" if row.reason else ""
         raise _refused(
             "approval.state",

@@ -5,7 +5,7 @@ methods under syft's roles. Between the network and syft stand, in this order:
 
 1. the signature, checked before a byte of the message is read (`Gate.answer`);
 2. the account: a researcher, no guest and nobody with more rights;
-3. the message, built from a handful of plain types only (`_read_plain`);
+3. the message, plain JSON and bytes, never syft's own serialisation (`policies.envelope`);
 4. freshness: time and nonce, so that a recorded call is not answered twice;
 5. the allow-list `CALLS`, with the exact type of every argument.
 
@@ -24,8 +24,10 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +36,6 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 from sqlalchemy import delete
 from syft.client.api import ServerIdentity, SyftAPICall, SyftAPIData
-from syft.serde import recursive
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.datasite import Datasite
@@ -65,12 +66,12 @@ from datasites.errors import AccountError, RecordError, RunRefused
 from datasites.imaging.mock import draw_mock
 from datasites.open_site import OpenSite
 from datasites.people import WRONG, Throttle
-from datasites.published import describe_requests, describe_site
+from datasites.published import describe_request, describe_requests, describe_site
 from datasites.records import Nonce, PublishedDataset
 from datasites.requests import RequestState, find_requests, submit_request
 from datasites.runs import run_job
 from policies.contract import Terms
-from policies.envelope import MAXIMUM_SKEW_S, NONCE, SENT_AT, open_envelope
+from policies.envelope import MAXIMUM_SKEW_S, Call, Envelope, open_envelope, read_call
 from policies.findings import encode_refusal, refuse
 
 logger = logging.getLogger(__name__)
@@ -79,17 +80,18 @@ CALLS: dict[str, dict[str, type]] = {
     "dataset.get_all": {},
     "action.get_mock": {"uid": UID},
     "code.request_code_execution": {"job": str, "terms": str},
-    "code.call": {"uid": UID, "round": int, "attempt": int, "weights": bytes, "config": str},
+    "code.call": {"uid": UID, "round": int, "attempt": int, "config": str, "weights": bytes},
     "sitegate.describe": {},
     "sitegate.requests": {},
 }
-"""All that a researcher may call: path -> argument -> exact type. All arguments are needed."""
+"""All that a researcher may call: path -> argument -> exact type. All arguments are needed.
 
-PLAIN_TYPES = {"SyftAPICall", "UID", "str", "bytes", "int", "bool", "dict", "list", "NoneType"}
-"""Canonical names of the types that a researcher's message may hold."""
+`bytes` stands for the call's payload, `UID` for 32 hex digits.
+"""
 
 JOB_ARGUMENTS = ("data", "weights", "config")
 REFUSALS_PER_MINUTE = 60
+STRANGER = "unknown account"
 
 
 class CallRefused(Exception):
@@ -111,11 +113,11 @@ class Gate:
     def __init__(self, site: OpenSite, datasite: Datasite) -> None:
         self._site, self._datasite = site, datasite
         self._logins = Throttle(tries=5, window_s=300)
-        self._refusals: list[float] = []
-        self._unlogged = 0
+        self._addresses = Throttle(tries=50, window_s=300)
+        self._refusals: dict[str, list[float]] = {}
+        self._unlogged: Counter[str] = Counter()
         self._turn = threading.Lock()
         self._nobody = salt_and_hash_password("nobody has this password", 12)[1]
-        _restrict_deserialisation()
         _replace_execution()
         _gates[datasite.id] = self
 
@@ -125,19 +127,19 @@ class Gate:
         """The signed answer to one call; a refusal is an answer too."""
         caller: Caller | None = None
         try:
-            caller, call = self._admit(body)
-            value = self._dispatch(caller, call)
-            result: SyftSuccess | SyftError = SyftSuccess(message="", value=value)
+            envelope = _open(body)
+            caller = self._caller(SyftVerifyKey(verify_key=VerifyKey(envelope.key)))
+            call = self._admit(caller, envelope.message)
+            result = SyftSuccess(message="", value=self._dispatch(caller, call))
         except CallRefused as refused:
-            self._log_refusal(caller, str(refused))
-            result = SyftError(message=str(refused))
+            result = self._refused(caller, str(refused))
         except RunRefused as refused:
             result = SyftError(message=encode_refusal(refused.findings))
+        except SyftException as error:
+            result = self._refused(caller, f"The site refused: {error.public_message}")
         except RecordError as error:
             logger.error("records: %s", error)
             result = SyftError(message="The site cannot write its records, so nothing was done.")
-        except SyftException as error:
-            result = SyftError(message=f"The site refused: {error.public_message}")
         except Exception:
             logger.exception("a call failed")
             result = SyftError(message="The site could not answer this call; its log says why.")
@@ -157,6 +159,7 @@ class Gate:
         try:
             plain = json.loads(body)
             email, password = plain["email"], plain["password"]
+            (email + password).encode()  # half characters are refused
         except (ValueError, TypeError, KeyError, RecursionError):
             email = password = None
         if not isinstance(email, str) or not isinstance(password, str):
@@ -166,40 +169,37 @@ class Gate:
 
     def log_in(self, email: str, password: str, address: str) -> bytes:
         """The account's syft key, for the right password of a researcher."""
-        keys = (f"{email[:200]} {address}", f"from {address}")
+        tries = [(self._logins, f"{email[:200]} {address}"), (self._addresses, address)]
         try:
-            self._logins.check(*keys)
+            for throttle, name in tries:
+                throttle.enter(name)
             key = self._exchange(email, password)
         except AccountError as error:
-            self._logins.failed(*keys)
-            known = self._find_user(email) is not None
-            actor = email if known else "unknown account"
-            self._log_refusal_of(Event.LOGIN_REFUSED, actor, "login", reason=str(error))
+            actor = email if self._find_user(email) is not None else STRANGER
+            self._log_refusal(Event.LOGIN_REFUSED, actor, "login", reason=str(error))
             return bytes(_serialize(SyftError(message=str(error)), to_bytes=True))
+        for throttle, name in tries:
+            throttle.succeeded(name)
         self._site.audit.append(Event.LOGIN, email, "login", address=address)
         return bytes(_serialize(key, to_bytes=True))
 
-    def _admit(self, body: bytes) -> tuple[Caller, SyftAPICall]:
-        envelope = open_envelope(body)
-        if envelope is None:
-            raise CallRefused("This is not a call of the federation client.")
-        try:
-            VerifyKey(envelope.key).verify(envelope.message, envelope.signature)
-        except (BadSignatureError, ValueError) as error:
-            raise CallRefused("The signature of the call is not valid.") from error
-        caller = self._caller(SyftVerifyKey(verify_key=VerifyKey(envelope.key)))
-        call = _read_plain(envelope.message)
-        if not isinstance(call, SyftAPICall) or call.server_uid != self._datasite.id:
+    def _admit(self, caller: Caller, message: bytes) -> SyftAPICall:
+        """The syft API call that a message asks for, if it may be made, and for the first time."""
+        call = read_call(message)
+        if call is None:
+            raise CallRefused("The call cannot be read.")
+        if call.site != self._datasite.id.no_dash:
             raise CallRefused("The call is for another site.")
-        if call.blocking is not True:
-            raise CallRefused("Calls that wait in a queue are not taken.")
-        self._check_fresh(caller, call.kwargs)
+        self._check_fresh(caller, call)
         expected = CALLS.get(call.path)
         if expected is None:
-            raise CallRefused(f"`{str(call.path)[:80]}` is not something a researcher may call.")
-        if call.args or {name: type(v) for name, v in call.kwargs.items()} != expected:
+            raise CallRefused(f"`{call.path[:80]}` is not something a researcher may call.")
+        arguments = _arguments(call, expected)
+        if arguments is None:
             raise CallRefused(f"`{call.path}` takes exactly {', '.join(expected) or 'nothing'}.")
-        return caller, call
+        return SyftAPICall(
+            server_uid=self._datasite.id, path=call.path, args=[], kwargs=arguments, blocking=True
+        )
 
     def _caller(self, key: SyftVerifyKey) -> Caller:
         users = self._datasite.services.user.stash
@@ -211,18 +211,18 @@ class Gate:
             raise CallRefused("Only researchers' accounts are answered over the network.")
         return Caller(str(user.email), key, user.role)
 
-    def _check_fresh(self, caller: Caller, arguments: dict[str, Any]) -> None:
-        """Take time and nonce out of the arguments; refuse what is old or was seen before."""
-        sent_at, nonce = arguments.pop(SENT_AT, None), arguments.pop(NONCE, None)
-        if type(sent_at) is not int or type(nonce) is not str or len(nonce) != 32:
-            raise CallRefused("The call does not say when it was made.")
+    def _check_fresh(self, caller: Caller, call: Call) -> None:
+        """Refuse what is old or was answered before."""
+        if not re.fullmatch(r"[0-9a-f]{32}", call.nonce):
+            raise CallRefused("The call has no nonce of 32 hex digits.")
         now = time.time()
-        if abs(now - sent_at / 1000) > MAXIMUM_SKEW_S:
+        skew_s = abs(now - call.sent_at / 1000)
+        if skew_s > MAXIMUM_SKEW_S:
             raise CallRefused(
-                f"The call was made {abs(now - sent_at / 1000):.0f} s from the site's time; "
-                f"{MAXIMUM_SKEW_S} s are allowed. Set this computer's clock."
+                f"The call was made more than {MAXIMUM_SKEW_S} s from the site's time. "
+                "Set this computer's clock."
             )
-        name = f"{str(caller.key)[:16]}{nonce}"
+        name = f"{str(caller.key)[:16]}{call.nonce}"
         with self._site.records.write() as session:
             session.execute(delete(Nonce).where(Nonce.expires < now))
             if session.get(Nonce, name) is not None:
@@ -235,8 +235,8 @@ class Gate:
         if call.path == "sitegate.requests":
             return describe_requests(self._site, caller.email)
         if call.path == "code.request_code_execution":
-            submit_request(self._site, self, caller.email, call.kwargs["job"], call.kwargs["terms"])
-            return describe_requests(self._site, caller.email, newest_only=True)
+            row = submit_request(self._site, self, caller.email, **call.kwargs)
+            return describe_request(self._site, row)
         # syft's own table of roles decides too, and finds the service's method.
         registry = UserServiceConfigRegistry.from_role(caller.role)
         if call.path not in registry:
@@ -320,7 +320,7 @@ class Gate:
             request = me.services.user_code.request_code_execution(
                 self._context(user.verify_key, user.role), code, reason=terms.purpose
             )
-        except (SyftException, SyntaxError, ValueError, RecursionError, IndexError) as error:
+        except Exception as error:  # syft raises many kinds on texts that are no jobs
             logger.info("request=R-%s syft refused: %r", number, error)
             raise RunRefused(
                 [
@@ -355,12 +355,15 @@ class Gate:
             requests.undo(root, uid=uid, reason=reason)
 
     def mirror_all_decisions(self) -> None:
-        """Let syft agree with our records again, where the site died between the two."""
+        """Let syft agree with our records again, where the site died between the two.
+
+        What the audit log says was revoked stays so, whatever the database says.
+        """
         for row in find_requests(self._site):
             uid = UID.from_string(row.syft_code)
             code = self._datasite.services.user_code.stash.get_by_uid(self._root().credentials, uid)
             status = code.unwrap().get_status(self._root()).unwrap()
-            approved = row.state == RequestState.APPROVED
+            approved = row.state == RequestState.APPROVED and row.id not in self._site.revoked
             if status.get_is_approved(None) != approved:
                 self.mirror_decision(row.syft_request, approved, row.reason or "not approved")
 
@@ -446,57 +449,69 @@ class Gate:
     def _context(self, key: SyftVerifyKey, role: ServiceRole) -> AuthedServiceContext:
         return AuthedServiceContext(server=self._datasite, credentials=key, role=role)
 
-    def _log_refusal(self, caller: Caller | None, reason: str) -> None:
-        actor = caller.email if caller else "unknown account"
-        self._log_refusal_of(Event.CALL_REFUSED, actor, "call", reason=reason)
+    def _refused(self, caller: Caller | None, reason: str) -> SyftError:
+        actor = caller.email if caller else STRANGER
+        try:
+            self._log_refusal(Event.CALL_REFUSED, actor, "call", reason=reason)
+        except RecordError as error:
+            logger.error("records: %s", error)
+        return SyftError(message=reason)
 
-    def _log_refusal_of(self, event: Event, actor: str, subject: str, **detail: Any) -> None:
-        """Log a refusal; a flood of them is counted, so that it cannot fill the disk."""
+    def _log_refusal(self, event: Event, actor: str, subject: str, **detail: Any) -> None:
+        """Log a refusal; an actor's flood of them is counted, so that it cannot fill the disk."""
         now = time.monotonic()
         with self._turn:
-            self._refusals = [t for t in self._refusals if now - t < 60]
-            if len(self._refusals) >= REFUSALS_PER_MINUTE:
-                self._unlogged += 1
+            recent = [t for t in self._refusals.get(actor, []) if now - t < 60]
+            if len(recent) >= REFUSALS_PER_MINUTE:
+                self._unlogged[actor] += 1
                 return
-            self._refusals.append(now)
-            unlogged, self._unlogged = self._unlogged, 0
+            self._refusals[actor] = [*recent, now]
+            unlogged = self._unlogged.pop(actor, 0)
         if unlogged:
             detail["refusals_not_logged_before"] = unlogged
         self._site.audit.append(event, actor, subject, **detail)
 
 
+def _open(body: bytes) -> Envelope:
+    envelope = open_envelope(body)
+    if envelope is None:
+        raise CallRefused("This is not a call of the federation client.")
+    try:
+        VerifyKey(envelope.key).verify(envelope.message, envelope.signature)
+    except (BadSignatureError, ValueError) as error:
+        raise CallRefused("The signature of the call is not valid.") from error
+    return envelope
+
+
+def _arguments(call: Call, expected: dict[str, type]) -> dict[str, Any] | None:
+    """The arguments in their types, None if there are others than expected."""
+    plain: dict[str, Any] = dict(call.arguments)
+    if bytes in expected.values():
+        (name,) = (n for n, t in expected.items() if t is bytes)
+        if name in plain:
+            return None
+        plain[name] = call.payload
+    elif call.payload:
+        return None
+    if set(plain) != set(expected):
+        return None
+    for name, wanted in expected.items():
+        if wanted is UID:
+            if not isinstance(plain[name], str) or not re.fullmatch(r"[0-9a-f]{32}", plain[name]):
+                return None
+            plain[name] = _uid(plain[name])
+        elif type(plain[name]) is not wanted:
+            return None
+    return plain
+
+
+def _uid(digits: str) -> UID:
+    return UID.from_string(digits)
+
+
 # --- what is replaced in syft, once per process ------------------------------------------------
 
 _gates: dict[UID, Gate] = {}
-_reading = threading.local()
-_read_object = recursive.rs_proto2object
-
-
-def _read_plain(message: bytes) -> Any:
-    """Deserialise a researcher's message; a type outside `PLAIN_TYPES` ends it.
-
-    syft builds any registered type from the wire, with attributes of the sender's choice.
-    """
-    _reading.plain = True
-    try:
-        return recursive.rs_bytes2object(message)
-    except CallRefused:
-        raise
-    except Exception as error:  # capnp and the constructors raise many kinds
-        raise CallRefused("The call cannot be read.") from error
-    finally:
-        _reading.plain = False
-
-
-def _restrict_deserialisation() -> None:
-    """`rs_bytes2object` and every nested value go through the global `rs_proto2object` (0.9.5)."""
-
-    def read_object(proto: Any) -> Any:
-        if getattr(_reading, "plain", False) and proto.canonicalName not in PLAIN_TYPES:
-            raise CallRefused("The call holds an object of a type that is not taken.")
-        return _read_object(proto)
-
-    recursive.rs_proto2object = read_object
 
 
 def _replace_execution() -> None:

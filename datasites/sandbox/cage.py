@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from datasites.errors import SandboxError
 from datasites.sandbox.bubblewrap import Bubblewrap, wall_in
+from datasites.sandbox.seccomp import seccomp_filter
 from datasites.sandbox.worker import ERRORS
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
@@ -123,7 +125,7 @@ class Cage:
         except TimeoutError as error:
             self._end()
             raise RunFailed("TimeLimit") from error
-        except (OSError, ValueError, RecursionError, struct.error) as error:
+        except (OSError, ValueError, TypeError, RecursionError, struct.error) as error:
             self._end()
             raise RunFailed("Crashed") from error
         log = str(answer.get("log", ""))
@@ -142,21 +144,22 @@ class Cage:
         if self._closed:
             raise SandboxError("the site is stopping")
         arguments = ["-I", "-B", "-X", "utf8"]
-        if self._bwrap is None:
-            command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
-        else:
-            walls = wall_in(self._bwrap, self._dataset, WORKER, SCRATCH_MB)
-            command = [*walls, sys.executable, *arguments, "/worker.py", "/data"]
-        process = subprocess.Popen(
-            [*command, str(self._threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={},
-            cwd="/",
-            close_fds=True,
-            start_new_session=True,
-        )
+        with _readable(seccomp_filter()) as seccomp:
+            if self._bwrap is None:
+                command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
+            else:
+                walls = wall_in(self._bwrap, self._dataset, WORKER, SCRATCH_MB, seccomp)
+                command = [*walls, sys.executable, *arguments, "/worker.py", "/data"]
+            process = subprocess.Popen(
+                [*command, str(self._threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={},
+                cwd="/",
+                pass_fds=() if self._bwrap is None else (seccomp,),
+                start_new_session=True,
+            )
         self._process = process
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
         try:
@@ -180,6 +183,18 @@ class Cage:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+@contextlib.contextmanager
+def _readable(content: bytes) -> Iterator[int]:
+    """A descriptor that gives `content` when it is read."""
+    descriptor = os.memfd_create("seccomp")
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -60,6 +60,7 @@ def main() -> None:
     """Serve runs until the input ends."""
     directory, threads = Path(sys.argv[1]), int(sys.argv[2])
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no run can look into this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nor end it
     requests, answers = os.fdopen(0, "rb", closefd=False), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _warm_up(threads)
@@ -103,9 +104,7 @@ def _run_in_child(
             os._exit(0)
     os.close(result_write)
     os.close(log_write)
-    limit = header["limits"]["output_bytes"]
-    processes = header["limits"]["processes"]
-    output, log, killed = _collect(child, result_read, log_read, limit, processes)
+    output, log, killed = _collect(child, result_read, log_read, header["limits"])
     status = os.waitpid(child, 0)[1]
     answer, arrays = _parse(output, killed, status)
     answer["log"] = log.decode(errors="replace")
@@ -171,11 +170,12 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
 
 
 def _collect(
-    child: int, result: int, log: int, limit: int, processes: int
+    child: int, result: int, log: int, limits: dict[str, int]
 ) -> tuple[bytes, bytes, bool]:
     """Read both pipes until the child is gone; one that sends or forks too much is ended."""
     parts: dict[int, bytearray] = {result: bytearray(), log: bytearray()}
-    limits = {result: limit, log: LOG_BYTES}
+    most = {result: limits["output_bytes"], log: LOG_BYTES}
+    memory_mb, processes, before = limits["memory_mb"], limits["processes"], _memory_kb("self")
     killed = False
     with selectors.DefaultSelector() as selector:
         for descriptor in parts:
@@ -184,11 +184,11 @@ def _collect(
         running = True
         while selector.get_map() and running:
             running = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-            if _processes() > processes:  # RLIMIT_NPROC does not hold for a site run as root
+            if _takes_too_much(before, memory_mb, processes):
                 os.kill(-1, signal.SIGKILL)
             for key, _ in selector.select(0.05 if running else 0):
                 chunk = os.read(key.fd, 1 << 20)
-                room = limits[key.fd] - len(parts[key.fd])
+                room = most[key.fd] - len(parts[key.fd])
                 parts[key.fd] += chunk[:room]
                 if not chunk:
                     selector.unregister(key.fd)
@@ -200,11 +200,29 @@ def _collect(
     return bytes(parts[result]), bytes(parts[log]), killed
 
 
-def _processes() -> int:
-    """Processes of the run; 0 outside a cage, where others are not ours to count."""
+def _takes_too_much(before: int, memory_mb: int, processes: int) -> bool:
+    """Whether a run's processes together are too many, or have too much memory of their own.
+
+    Limits of the kernel hold per process, and the one on their number not for root. Outside a cage
+    other processes are not ours to count.
+    """
     if os.getpid() != 1:
-        return 0
-    return sum(name.isdigit() for name in os.listdir("/proc")) - 1
+        return False
+    pids = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+    if len(pids) > processes:
+        return True
+    if len(pids) < 2:
+        return False  # one process is within RLIMIT_AS
+    own = sum(max(0, _memory_kb(pid) - before) for pid in pids)
+    return own > memory_mb * 1024
+
+
+def _memory_kb(pid: str) -> int:
+    """Resident memory of a process that is no file's, KiB; 0 if it is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(x.split()[1]) for x in lines if x.startswith(("RssAnon:", "RssShmem:")))
+    return 0
 
 
 def _parse(output: bytes, killed: bool, status: int) -> tuple[dict[str, Any], bytes]:
@@ -233,22 +251,16 @@ def _clean_up() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, 0):
             continue
-    _remove_shared_memory()
+    SCRATCH.chmod(0o700)
+    for folder, folders, _ in os.walk(SCRATCH):  # top down: what is closed is opened first
+        for name in folders:
+            if not Path(folder, name).is_symlink():
+                Path(folder, name).chmod(0o700)
     for path in SCRATCH.iterdir():
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
-
-
-def _remove_shared_memory() -> None:
-    """Remove System V segments, semaphores and queues: they outlive the process that made them."""
-    libc = ctypes.CDLL(None)
-    calls = {"shm": libc.shmctl, "sem": libc.semctl, "msg": libc.msgctl}
-    for kind, control in calls.items():
-        for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]:
-            number = int(line.split()[1])
-            _ = control(number, 0, 0) if kind == "sem" else control(number, 0, None)  # IPC_RMID
+            path.unlink()
 
 
 def _send(file: BinaryIO, header: dict[str, Any], payload: bytes) -> None:

@@ -1,8 +1,9 @@
 """Connections to sites: TLS pinned to each site's own authority, signed calls, findings as errors.
 
-The calls are syft API calls, signed with the account's syft key. This module makes them itself, on
-one kept connection per thread: syft's own client opens a connection per request, fetches 3 MB of
-API description at login and cannot take a port or an authority per site.
+The calls name syft API paths and are signed with the account's syft key. This module makes them
+itself, on one kept connection per thread: syft's own client opens a connection per request, fetches
+3 MB of API description at login, cannot take a port or an authority per site, and sends a format
+that a site must not parse (see `policies.envelope`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from federation.errors import ConnectionLostError, FederationError, RefusedError
 from policies.document import Policy
-from policies.envelope import NONCE, SENT_AT, Envelope
+from policies.envelope import Call, Envelope
 from policies.findings import decode_refusal
 from policies.strict import Strict, validation_sentences
 
@@ -69,7 +70,7 @@ class Site:
         self._sessions = threading.local()
         syft = _syft()
         metadata = self._get("/api/v2/metadata").json()
-        self._server_uid = syft.UID.from_string(metadata["server_uid"])
+        self._server_uid = str(metadata["server_uid"])
         self._server_key = str(metadata["verify_key"])
         login = self._post("/api/v2/login", json.dumps({"email": email, "password": password}))
         answer = syft.deserialize(login, from_bytes=True)
@@ -104,11 +105,11 @@ class Site:
 
     def mock(self, name: str) -> dict[str, NDArray[np.generic]]:
         """Mock images and labels with the schema of a dataset, made from no patient."""
-        uid = _syft().UID.from_string(self.dataset(name).asset)
-        return dict(self.call("action.get_mock", uid=uid).syft_action_data)
+        answer = self.call("action.get_mock", uid=self.dataset(name).asset)
+        return dict(answer.syft_action_data)
 
-    def call(self, path: str, **arguments: Any) -> Any:
-        """Make one signed call and give its value.
+    def call(self, path: str, payload: bytes = b"", **arguments: str | int) -> Any:
+        """Make one signed call of a syft API path and give its value.
 
         Raises:
             RefusedError: The site refused, with findings.
@@ -116,21 +117,17 @@ class Site:
             FederationError: It refused in a sentence, or the answer is not signed by the site.
         """
         syft = _syft()
-        message = syft.SyftAPICall(
-            server_uid=self._server_uid,
+        message = Call(
+            site=self._server_uid,
             path=path,
-            args=[],
-            kwargs={
-                **arguments,
-                SENT_AT: int(time.time() * 1000),
-                NONCE: secrets.token_hex(16),
-            },
-            blocking=True,
-        ).sign(self._key)
-        envelope = Envelope(
-            self._key.verify_key.verify_key.encode(), message.signature, message.serialized_message
-        )
-        body = self._post("/api/v2/api_call", envelope.to_bytes())
+            arguments=arguments,
+            payload=payload,
+            sent_at=int(time.time() * 1000),
+            nonce=secrets.token_hex(16),
+        ).to_bytes()
+        signature = self._key.signing_key.sign(message).signature
+        key = self._key.verify_key.verify_key.encode()
+        body = self._post("/api/v2/api_call", Envelope(key, signature, message).to_bytes())
         signed = syft.deserialize(body, from_bytes=True)
         if str(signed.credentials) != self._server_key or not signed.is_valid:
             raise FederationError(f"the answer was not signed by {self.name}; do not go on")
@@ -239,12 +236,9 @@ class _Syft:
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from syft.client.api import SyftAPICall
             from syft.serde.deserialize import _deserialize
             from syft.service.response import SyftError
-            from syft.types.uid import UID
-        self.SyftAPICall, self.SyftError, self.UID = SyftAPICall, SyftError, UID
-        self.deserialize = _deserialize
+        self.SyftError, self.deserialize = SyftError, _deserialize
 
 
 _loaded: list[_Syft] = []

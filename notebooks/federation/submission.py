@@ -130,7 +130,7 @@ class Study:
             job=self.job.text,
             terms=canonical_json(terms.model_dump(mode="json")).decode(),
         )
-        (request,) = json.loads(answer)
+        request = json.loads(answer)
         self._codes[name], self.requests[name] = request["code"], request["request"]
         return int(request["request"])
 
@@ -183,10 +183,10 @@ class Study:
         site = self.federation[name]
         answer = site.call(
             "code.call",
-            uid=uid_of(self._codes[name]),
+            pack(weights),
+            uid=self._codes[name],
             round=round_number,
             attempt=attempt,
-            weights=pack(weights),
             config=canonical_json(dict(config)).decode(),
         )
         receipt = json.loads(answer["receipt"])
@@ -219,13 +219,6 @@ def check_at(site: Site, job: Job, wanted: Wanted) -> list[Finding]:
     terms = wanted.at(dataset.version, job.entry)
     images = _total(dataset.card["counts"].get("train", {}))
     return check_request(job.text, terms, site.policy, images)
-
-
-def uid_of(text: str) -> Any:
-    """Syft's id object for an id that a site sent as text."""
-    from syft.types.uid import UID
-
-    return UID.from_string(text)
 
 
 def _group(arrays: Arrays, prefix: str) -> Arrays:
