@@ -159,7 +159,7 @@ class Gate:
         try:
             plain = json.loads(body)
             email, password = plain["email"], plain["password"]
-            (email + password).encode()  # half characters are refused
+            f"{email}{password}".encode()  # half characters are refused
         except (ValueError, TypeError, KeyError, RecursionError):
             email = password = None
         if not isinstance(email, str) or not isinstance(password, str):
@@ -461,12 +461,13 @@ class Gate:
         """Log a refusal; an actor's flood of them is counted, so that it cannot fill the disk."""
         now = time.monotonic()
         with self._turn:
-            recent = [t for t in self._refusals.get(actor, []) if now - t < 60]
+            name = f"{event} {actor}"
+            recent = [t for t in self._refusals.get(name, []) if now - t < 60]
             if len(recent) >= REFUSALS_PER_MINUTE:
-                self._unlogged[actor] += 1
+                self._unlogged[name] += 1
                 return
-            self._refusals[actor] = [*recent, now]
-            unlogged = self._unlogged.pop(actor, 0)
+            self._refusals[name] = [*recent, now]
+            unlogged = self._unlogged.pop(name, 0)
         if unlogged:
             detail["refusals_not_logged_before"] = unlogged
         self._site.audit.append(event, actor, subject, **detail)

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import islice
 
 from policies.document import JobRule
@@ -133,12 +133,13 @@ def _check_imports(tree: ast.Module, _text: str, _entry: str, rule: JobRule) -> 
 
 def _check_calls(tree: ast.Module, _text: str, _entry: str, rule: JobRule) -> Iterator[Finding]:
     aliases = _import_aliases(tree)
+    modules = {target.split(".")[0] for targets in aliases.values() for target in targets}
     for node in ast.walk(tree):
         for name in _dotted_names(node, aliases):
-            yield from _check_name(name, node, rule)
+            yield from _check_name(name, node, rule, modules)
 
 
-def _check_name(name: str, node: ast.AST, rule: JobRule) -> Iterator[Finding]:
+def _check_name(name: str, node: ast.AST, rule: JobRule, modules: Set[str]) -> Iterator[Finding]:
     last = name.rsplit(".", 1)[-1]
     if last.startswith("__") and last.endswith("__") and last != "__init__":
         yield refuse(
@@ -148,7 +149,7 @@ def _check_name(name: str, node: ast.AST, rule: JobRule) -> Iterator[Finding]:
             "write it without",
             getattr(node, "lineno", None),
         )
-    if "." in name and last in UNSAFE_METHODS:
+    if "." in name and last in UNSAFE_METHODS and name.split(".")[0] not in modules:
         yield refuse(
             "job.calls",
             f"`.{last}`",

@@ -36,7 +36,16 @@ START_S = 120
 SCRATCH_MB = 64
 HEADER_BYTES = 200_000
 KINDS = frozenset(
-    {*ERRORS, "Exception", "TimeLimit", "Crashed", "NoResult", "OutputTooLarge", "NotAnUpdate"}
+    {
+        *ERRORS,
+        "Exception",
+        "TimeLimit",
+        "Crashed",
+        "NoResult",
+        "OutputTooLarge",
+        "NotAnUpdate",
+        "ResourceLimit",
+    }
 )
 MAXIMUM_EXAMPLES = 2**53
 MAXIMUM_KEYS = 1000

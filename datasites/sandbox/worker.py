@@ -169,14 +169,12 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
         return {"error": kinds[0] if kinds else "Exception"}, b""
 
 
-def _collect(
-    child: int, result: int, log: int, limits: dict[str, int]
-) -> tuple[bytes, bytes, bool]:
+def _collect(child: int, result: int, log: int, limits: dict[str, int]) -> tuple[bytes, bytes, str]:
     """Read both pipes until the child is gone; one that sends or forks too much is ended."""
     parts: dict[int, bytearray] = {result: bytearray(), log: bytearray()}
     most = {result: limits["output_bytes"], log: LOG_BYTES}
     memory_mb, processes, before = limits["memory_mb"], limits["processes"], _memory_kb("self")
-    killed = False
+    killed = ""
     with selectors.DefaultSelector() as selector:
         for descriptor in parts:
             os.set_blocking(descriptor, False)
@@ -186,6 +184,7 @@ def _collect(
             running = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
             if _takes_too_much(before, memory_mb, processes):
                 os.kill(-1, signal.SIGKILL)
+                killed = "ResourceLimit"
             for key, _ in selector.select(0.05 if running else 0):
                 chunk = os.read(key.fd, 1 << 20)
                 room = most[key.fd] - len(parts[key.fd])
@@ -194,7 +193,7 @@ def _collect(
                     selector.unregister(key.fd)
                 elif key.fd == result and len(chunk) > room:
                     os.kill(child, signal.SIGKILL)
-                    killed = True
+                    killed = "OutputTooLarge"
     for descriptor in parts:
         os.close(descriptor)
     return bytes(parts[result]), bytes(parts[log]), killed
@@ -225,10 +224,10 @@ def _memory_kb(pid: str) -> int:
     return 0
 
 
-def _parse(output: bytes, killed: bool, status: int) -> tuple[dict[str, Any], bytes]:
+def _parse(output: bytes, killed: str, status: int) -> tuple[dict[str, Any], bytes]:
     """What the child sent, if it is one whole frame; else the kind of its end."""
     if killed:
-        return {"error": "OutputTooLarge"}, b""
+        return {"error": killed}, b""
     with contextlib.suppress(struct.error, ValueError, RecursionError):
         length = struct.unpack_from(">Q", output)[0]
         header = json.loads(output[8 : 8 + length])

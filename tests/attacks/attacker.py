@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 import ssl
+import struct
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 
 from federation.sites import Site
-from policies.envelope import NONCE, SENT_AT, Envelope
+from policies.envelope import Envelope
 from policies.findings import Finding, decode_refusal
 
 with warnings.catch_warnings():
@@ -35,6 +36,7 @@ __all__ = [
     "attack",
     "client",
     "close_clients",
+    "frame",
     "key_of",
     "log_in",
     "post",
@@ -58,22 +60,46 @@ class Call:
     nonce: Any = None
 
     def message(self, site: Site) -> bytes:
-        """The serialised syft API call; `...` as time or nonce leaves it out."""
+        """The call as it is signed; `...` as time or nonce leaves it out.
+
+        What plain JSON and one payload cannot say (syft's own objects, positional arguments, calls
+        that wait in a queue) goes as the syft message that a client of syft itself would send.
+        """
         now = int(time.time() * 1000) if self.sent_at is None else self.sent_at
         nonce = secrets.token_hex(16) if self.nonce is None else self.nonce
-        fresh = {k: v for k, v in ((SENT_AT, now), (NONCE, nonce)) if v is not ...}
-        call = SyftAPICall(
-            server_uid=self.server_uid or site._server_uid,
-            path=self.path,
-            args=self.args,
-            kwargs={**self.kwargs, **fresh},
-            blocking=self.blocking,
+        fresh = {k: v for k, v in (("sent_at", now), ("nonce", nonce)) if v is not ...}
+        if self.args or not self.blocking or not _is_plain(self.kwargs):
+            return serialise(
+                SyftAPICall(
+                    server_uid=self.server_uid or UID.from_string(site._server_uid),
+                    path=self.path,
+                    args=self.args,
+                    kwargs={**self.kwargs, **fresh},
+                    blocking=self.blocking,
+                )
+            )
+        arguments = {k: v.no_dash if isinstance(v, UID) else v for k, v in self.kwargs.items()}
+        payloads = [arguments.pop(k) for k in list(arguments) if isinstance(arguments[k], bytes)]
+        site_id = self.server_uid.no_dash if self.server_uid else site._server_uid
+        return frame(
+            {"site": site_id, "path": self.path, "arguments": arguments, **fresh}, *payloads
         )
-        return serialise(call)
 
     def body(self, site: Site) -> bytes:
         """The call as it is posted, signed."""
         return sign(self.message(site), self.key or site._key)
+
+
+def _is_plain(kwargs: dict[str, Any]) -> bool:
+    payloads = [v for v in kwargs.values() if isinstance(v, bytes)]
+    others = [v for v in kwargs.values() if not isinstance(v, bytes)]
+    return len(payloads) <= 1 and all(isinstance(v, str | int | float | UID) for v in others)
+
+
+def frame(header: Any, payload: bytes = b"") -> bytes:
+    """A message as the federation client makes it, around any header."""
+    encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    return struct.pack(">I", len(encoded)) + encoded + payload
 
 
 def serialise(thing: Any) -> bytes:

@@ -72,7 +72,6 @@ TELLING = {
     "the text of an error": "raise ValueError(secret)",
     "a missing key": "return {}[secret]",
     "a shape that does not fit": "return images.reshape(pixels)",
-    "a file that is not there": "return np.DataSource(None).open(secret)",
     "the code of an exit": "raise SystemExit(secret)",
     "a class made of data": "class Pixels(Exception):\n    pass\nPixels.name = secret\n"
     "raise Pixels(secret)",
@@ -378,7 +377,7 @@ def test_another_researchers_code_cannot_be_called(victim, round_number):
     charged = "SELECT count(*) FROM runs WHERE request = ?"
     assert victim.sql(charged, study.requests["st-marys"]) == [(1,)]
     assert attack(victim.rita, "code.call", **kwargs).value["arrays"]
-    assert [(e["event"], e["actor"]) for e in events] == [("run refused", "mallory@uni.example")]
+    assert [(e["event"], e["actor"]) for e in events] == [("call refused", "mallory@uni.example")]
 
 
 def test_a_call_that_syft_refuses_is_in_the_log_too(victim):
@@ -400,7 +399,7 @@ def test_two_requests_at_once_are_each_answered_with_their_own_number(victim):
             job=f"{factories.DOUBLE_JOB}# at once {i}\n",
             terms=terms.model_dump_json(),
         )
-        return int(json.loads(answer.value)[0]["request"])
+        return int(json.loads(answer.value)["request"])
 
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(ask, range(8)))

@@ -4,84 +4,33 @@ from __future__ import annotations
 
 import inspect
 
-import numpy as np
 import pytest
 import syft
-from syft.client.api import SyftAPICall
-from syft.serde import recursive
-from syft.serde.serialize import _serialize
-from syft.service.action.action_object import ActionObject
 from syft.service.code.user_code_service import UserCodeService
 from syft.service.service import ServiceConfigRegistry, UserServiceConfigRegistry
 from syft.service.user.user_roles import ServiceRole
 from syft.types.uid import UID
 
-from datasites import syft_gate
-from datasites.syft_gate import CALLS, CallRefused, _read_plain, _restrict_deserialisation
+from datasites.syft_gate import CALLS, _arguments
+from policies.envelope import Call
 
 
-@pytest.fixture(autouse=True)
-def restricted(monkeypatch):
-    """The restriction of deserialisation, taken back afterwards."""
-    monkeypatch.setattr(recursive, "rs_proto2object", recursive.rs_proto2object)
-    _restrict_deserialisation()
+def call(path: str, payload: bytes = b"", **arguments: str | int) -> Call:
+    return Call("0" * 32, path, 0, "0" * 32, arguments, payload)
 
 
-def message(**kwargs) -> bytes:
-    call = SyftAPICall(server_uid=UID(), path="code.call", args=[], kwargs=kwargs, blocking=True)
-    return _serialize(call, to_bytes=True)
+RUN = {"uid": "ab" * 16, "round": 1, "attempt": 1, "config": "{}"}
 
 
 def test_syft_is_the_version_whose_internals_are_known():
     assert syft.__version__ == "0.9.5"
 
 
-def test_a_plain_message_is_read():
-    call = _read_plain(message(uid=UID(), round=1, weights=b"x", config="{}", deep={"a": [None]}))
-    assert call.path == "code.call"
-    assert call.kwargs["weights"] == b"x"
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        np.zeros(3),  # an array
-        ActionObject.from_obj({"a": 1}),  # syft's own object
-        {"deep": [{"deeper": np.zeros(3)}]},  # nested where only plain types are expected
-        3.5,  # a float: no argument is one
-        ("a", "tuple"),
-        {1, 2},
-        TypeError(),  # what reads files through blob_storage.allocate
-        UID,  # a type
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_message_with_any_other_type_is_not_built(value):
-    with pytest.raises(CallRefused):
-        _read_plain(message(value=value))
-
-
-def test_bytes_that_are_no_message_are_refused():
-    for junk in (b"", b"junk", b"\0" * 1000, message()[:-20]):
-        with pytest.raises(CallRefused):
-            _read_plain(junk)
-
-
-def test_the_restriction_ends_with_the_message():
-    with pytest.raises(CallRefused):
-        _read_plain(message(value=np.zeros(3)))
-    blob = _serialize(np.zeros(3), to_bytes=True)
-    np.testing.assert_array_equal(recursive.rs_bytes2object(blob), np.zeros(3))
-
-
 def test_call_still_finds_its_inner_method_on_the_class():
     source = inspect.getsource(UserCodeService.call.__wrapped__)
     assert "self._call(context, uid, **kwargs).unwrap()" in source
-    assert list(inspect.signature(UserCodeService.call.__wrapped__).parameters)[:3] == [
-        "self",
-        "context",
-        "uid",
-    ]
+    parameters = list(inspect.signature(UserCodeService.call.__wrapped__).parameters)
+    assert parameters[:3] == ["self", "context", "uid"]
 
 
 def test_syfts_own_calls_in_the_allow_list_are_open_to_data_scientists():
@@ -92,8 +41,27 @@ def test_syfts_own_calls_in_the_allow_list_are_open_to_data_scientists():
             assert path in registry
 
 
-def test_types_in_the_allow_list_are_registered_under_the_names_that_are_compared():
-    call = SyftAPICall(server_uid=UID(), path="", args=[], kwargs={})
-    values = ("a", b"a", 1, True, {}, [], None, UID(), call)
-    names = {recursive.SyftObjectRegistry.get_canonical_name_version(v)[0] for v in values}
-    assert names == syft_gate.PLAIN_TYPES
+def test_arguments_become_what_syft_takes():
+    made = _arguments(call("code.call", b"arrays", **RUN), CALLS["code.call"])
+    assert made == {**RUN, "uid": UID.from_string("ab" * 16), "weights": b"arrays"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        call("code.call", **{**RUN, "more": 1}),
+        call("code.call", **{k: v for k, v in RUN.items() if k != "attempt"}),
+        call("code.call", **{**RUN, "round": "1"}),
+        call("code.call", **{**RUN, "config": 1}),
+        call("code.call", **{**RUN, "weights": "text"}),
+        call("code.call", **{**RUN, "uid": "ab" * 15}),
+        call("code.call", **{**RUN, "uid": "AB" * 16}),
+        call("code.call", **{**RUN, "uid": "../../etc/passwd"}),
+        call("code.call", **{**RUN, "uid": 7}),
+        call("sitegate.describe", b"a payload where none is taken"),
+        call("sitegate.describe", name="x"),
+    ],
+    ids=lambda wrong: f"{wrong.arguments} {wrong.payload!r}",
+)
+def test_other_arguments_are_not_taken(wrong):
+    assert _arguments(wrong, CALLS[wrong.path]) is None
