@@ -7,8 +7,6 @@ control socket that `sitegate request approve` uses, and says so.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import signal
@@ -18,70 +16,37 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
-import torch
 import typer
-import yaml
-from demonstration_data import divide, load_images
 from rich.console import Console
 from rich.table import Table
 
 import federation
-from datasites.config import SiteConfig
 from datasites.errors import SiteError
-from datasites.files import write_private
 from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
-from datasites.new_site import example_config, example_policy
-from datasites.people import generate_password
-from datasites.trial import TrialSite, free_port, roster
-from federation.evaluation import Evaluation, exact_measures
+from demonstration_hospitals import (
+    BINS,
+    CLASSES,
+    DATASET,
+    JOBS,
+    MINIMUM_COUNT,
+    TRAINING,
+    Demonstration,
+    make_hospitals,
+    runs_asked,
+    start_hospitals,
+)
+from demonstration_results import in_order, measure_on, model_title, summarise, write_results
+from federation.evaluation import Evaluation
 from federation.job import LocalData
-from federation.report import ReportContent, write_report
 from federation.submission import Federation, Study
 from federation.terms import Wanted
-from policies.arrays import Arrays, arrays_sha256
-
-ROOT = Path(__file__).resolve().parent.parent
-JOBS = ROOT / "notebooks" / "jobs"
-CLASSES = ("normal", "pneumonia")
-DATASET = "chest-xray"
-RESEARCHER = "researcher@uni.example"
-BINS = 240
-MINIMUM_COUNT = 5
-TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 2}
-MORE_HOSPITALS = ("Lakeside", "Hillcrest", "Riverbank", "Northgate", "Parkview")
+from policies.arrays import Arrays
 
 out = Console(highlight=False)
-
-
-@dataclass(slots=True)
-class Demonstration:
-    """What the steps hand to one another."""
-
-    data: Path | None
-    hospitals: int
-    rounds: int
-    seed: int
-    out: Path
-    sites: list[TrialSite] = field(default_factory=list)
-    images: dict[str, Any] = field(default_factory=dict)
-    decisions: list[dict[str, str]] = field(default_factory=list)
-    refusals: list[dict[str, str]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def data_name(self) -> str:
-        """What the images are, for people."""
-        return self.data.name if self.data else "phantoms"
-
-    def site(self, name: str) -> TrialSite:
-        """A site by its short name."""
-        return next(site for site in self.sites if site.name == name)
 
 
 def main(
@@ -125,7 +90,7 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
     with _directory_for_sites(demonstration, keep) as directory:
         try:
             with _step(demonstration, 1, _drawing(demonstration), "setup"):
-                _make_hospitals(demonstration, directory)
+                make_hospitals(demonstration, directory)
             with _step(
                 demonstration,
                 2,
@@ -133,7 +98,7 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
                 "TLS on 127.0.0.1) …",
                 "setup",
             ):
-                sites = _start_hospitals(demonstration)
+                sites = start_hospitals(demonstration)
             out.print("3/6  The researcher submits, the hospitals decide (played by this program)")
             clock = time.monotonic()
             train, follow, final, weights = _submit_all(demonstration, sites)
@@ -163,10 +128,10 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
             with _step(demonstration, 6, "Verifying the audit logs, writing the report …", ""):
                 audit = _stop_and_verify(demonstration, keep)
             demonstration.seconds["total"] = time.monotonic() - started
-            summary = _summary(demonstration, result, measured, audit)
+            summary = summarise(demonstration, result, measured, audit)
             if tested is not None and test_data is not None:
-                summary["test"] = _test(train, result.weights, tested["test"], test_data)
-            _write_results(demonstration, sites, train, result, measured, by_round, summary)
+                summary["test"] = measure_on(train, result.weights, tested["test"], test_data)
+            write_results(demonstration, sites, train, result, measured, by_round, summary)
             _print_end(demonstration, summary)
             if keep:
                 _leave_running(demonstration, sites, final)
@@ -180,56 +145,6 @@ def _drawing(demonstration: Demonstration) -> str:
     if demonstration.data:
         return f"{count}: dividing {demonstration.data.name} among them, publishing …"
     return f"{count}: drawing chest X-ray phantoms, dividing them, publishing …"
-
-
-def _make_hospitals(demonstration: Demonstration, directory: Path) -> None:
-    """Make the sites and write each one's images as a dataset version."""
-    demonstration.images = load_images(demonstration.data, demonstration.seed)
-    parts = divide(demonstration.images, demonstration.hospitals)
-    configs = [example_config(name) for name in ("st-marys", "north-clinic", "seaside")]
-    configs += [SiteConfig(name=title.lower(), title=title) for title in MORE_HOSPITALS]
-    for k, (part, config) in enumerate(zip(parts, configs, strict=False)):
-        strict = k == min(2, demonstration.hospitals - 1)
-        policy = directory / f"{config.name}-policy.yaml"
-        policy.write_text(_policy(demonstration, strict))
-        site = TrialSite(
-            directory / config.name, config.model_copy(update={"port": free_port()}), policy
-        )
-        demonstration.sites.append(site)
-        site.write_dataset(
-            part,
-            name=DATASET,
-            classes=CLASSES,
-            source=demonstration.data_name,
-            licence="as the file says" if demonstration.data else "made by code, free to use",
-            description="Chest X-rays of one hospital of a demonstration",
-        )
-
-
-def _policy(demonstration: Demonstration, strict: bool) -> str:
-    """An example policy; its numbers follow the number of rounds that was asked for."""
-    plain = yaml.safe_load(
-        example_policy("chest-xray-strict" if strict else "chest-xray").read_text()
-    )
-    few = max(demonstration.rounds, demonstration.hospitals + 1) + 2
-    plain["runs"]["maximum"] = few if strict else max(60, _runs_asked(demonstration))
-    plain["arguments"]["epochs"]["high"] = max(20, demonstration.rounds)
-    return yaml.safe_dump(plain, sort_keys=False)
-
-
-def _runs_asked(demonstration: Demonstration) -> int:
-    return max(demonstration.rounds, demonstration.hospitals + 1) + 10
-
-
-def _start_hospitals(demonstration: Demonstration) -> Federation:
-    """Start every site, make the researcher's accounts, and log in."""
-    for site in demonstration.sites:
-        site.launch()
-    passwords = {site.name: generate_password() for site in demonstration.sites}
-    for site in demonstration.sites:
-        site.wait_until_up()
-        site.control.add_account(RESEARCHER, "The researcher", passwords[site.name])
-    return federation.connect(roster(demonstration.sites), email=RESEARCHER, password=passwords)
 
 
 def _submit_all(
@@ -248,7 +163,7 @@ def _submit_all(
             title="train a pneumonia classifier (FedAvg, small CNN)",
             purpose="Compare federated with local training",
             dataset=DATASET,
-            runs=_runs_asked(demonstration),
+            runs=runs_asked(demonstration),
             config={
                 **TRAINING,
                 "epochs": (1, max(2, rounds)),
@@ -374,22 +289,11 @@ def _print_table(demonstration: Demonstration, measured: dict[str, Evaluation]) 
     for site in demonstration.sites:
         table.add_column(f"at {site.site.config.title}", justify="right")
     table.add_column("over all", justify="right", style="bold")
-    for model in _in_order(measured):
+    for model in in_order(measured):
         row = measured[model]
         cells = [f"{row.sites[s.name].auc:.3f}" for s in demonstration.sites]
-        table.add_row(_model_title(demonstration, model), *cells, f"{row.overall.auc:.3f}")
+        table.add_row(model_title(demonstration, model), *cells, f"{row.overall.auc:.3f}")
     out.print(table)
-
-
-def _in_order(measured: dict[str, Evaluation]) -> list[str]:
-    alone = [name for name in measured if name not in ("federated", "pooled")]
-    return [*alone, "federated", "pooled"]
-
-
-def _model_title(demonstration: Demonstration, model: str) -> str:
-    if model in ("federated", "pooled"):
-        return model
-    return f"local: {demonstration.site(model).site.config.title}"
 
 
 def _stop_and_verify(demonstration: Demonstration, keep: bool) -> dict[str, dict[str, Any]]:
@@ -405,163 +309,6 @@ def _stop_and_verify(demonstration: Demonstration, keep: bool) -> dict[str, dict
         (demonstration.out / f"{site.name}.pub").write_text(site.public_key + "\n")
         audit[site.name] = {"lines": found.lines, "verified": found.intact}
     return audit
-
-
-def _summary(
-    demonstration: Demonstration,
-    result: federation.RoundsResult,
-    measured: dict[str, Evaluation],
-    audit: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    def collect(measure: str) -> dict[str, Any]:
-        value = {name: float(getattr(m.overall, measure)) for name, m in measured.items()}
-        names = [site.name for site in demonstration.sites]
-        return {
-            "federated": value["federated"],
-            "pooled": value["pooled"],
-            "local": {name: value[name] for name in names},
-        }
-
-    seconds = {key: round(value, 1) for key, value in demonstration.seconds.items()}
-    return {
-        "sites": [site.name for site in demonstration.sites],
-        "rounds": demonstration.rounds,
-        "seed": demonstration.seed,
-        "data": demonstration.data_name,
-        "requests": demonstration.decisions,
-        "auc": collect("auc"),
-        "accuracy": collect("accuracy"),
-        "contributions": [
-            {"round": record.round, "site": record.site, "examples": record.examples}
-            for record in result.history
-        ],
-        "audit": audit,
-        "weights_sha256": result.weights_sha256,
-        "seconds": {key: seconds[key] for key in ("setup", "approval", "rounds", "total")},
-    }
-
-
-def _test(train: Study, weights: Arrays, split: Any, file: Path) -> dict[str, Any]:
-    """The global model on a file's test split, here: exact, from the scores themselves."""
-    images, labels = split
-    card = {"shape": list(images.shape[1:]), "classes": list(CLASSES)}
-    model = train.job.call("build_model", card)
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    model.eval()
-    with torch.no_grad():
-        output = model(train.job.call("to_input", images)).double().numpy()
-    measures = exact_measures(output[:, 1] - output[:, 0], labels)
-    return {
-        "data": file.name,
-        "auc": measures.auc,
-        "accuracy": measures.accuracy,
-        "images": measures.images,
-    }
-
-
-def _write_results(
-    demonstration: Demonstration,
-    sites: Federation,
-    train: Study,
-    result: federation.RoundsResult,
-    measured: dict[str, Evaluation],
-    by_round: pd.DataFrame,
-    summary: dict[str, Any],
-) -> None:
-    folder = demonstration.out
-    np.savez(folder / "global_model.npz", **result.weights)  # type: ignore[arg-type]
-    write_private(
-        folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode(), mode=0o644
-    )
-    titles = {site.name: site.title for site in sites}
-    write_report(
-        folder / "report.html",
-        ReportContent(
-            title=f"Pneumonia on chest X-rays: {len(sites)} hospitals, federated",
-            question="Does a model that is trained at all hospitals, without moving an image, do "
-            "better than each hospital's own, and how far is it from one trained on all images "
-            "in one place?",
-            sites=[_site_facts(demonstration, sites, name, train) for name in sites.names],
-            history=result.history.frame().rename(index=titles, level="site"),
-            auc_by_round=by_round,
-            measures={
-                measure: _columns(demonstration, measured, measure)
-                for measure in ("auc", "accuracy")
-            },
-            refusals=demonstration.refusals,
-            privacy="Updates left as computed, without added noise: each hospital's policy says "
-            "so in writing (privacy.mode: none).",
-            notes=[
-                "Pooled training is possible only because this is a demonstration.",
-                "AUC and accuracy inside the hospitals come from counts of images in bins of the "
-                f"score; cells of fewer than {MINIMUM_COUNT} images are merged before they leave.",
-                f"Images: {demonstration.data_name}, divided by a fixed Dirichlet draw.",
-            ],
-            provenance={
-                "Global weights, sha256": summary["weights_sha256"],
-                "Training job, sha256": train.job.sha256,
-                "Initial weights, sha256": arrays_sha256(
-                    train.job.call(
-                        "initial_weights",
-                        sites[sites.names[0]].dataset(DATASET).card,
-                        demonstration.seed,
-                    )
-                ),
-                "Seed": str(demonstration.seed),
-                "Images": _describe_data(demonstration),
-                "Arguments": json.dumps(TRAINING),
-            },
-            audit=[
-                {
-                    "title": titles[name],
-                    "lines": found["lines"],
-                    "verified": found["verified"],
-                    "public_key": demonstration.site(name).public_key,
-                }
-                for name, found in summary["audit"].items()
-            ],
-        ),
-    )
-
-
-def _site_facts(
-    demonstration: Demonstration, sites: Federation, name: str, train: Study
-) -> dict[str, Any]:
-    site = sites[name]
-    card = site.dataset(DATASET).card
-    counts = card["counts"]["train"]
-    images = None if None in counts.values() else sum(counts.values())
-    own = [d for d in demonstration.decisions if d["site"] == name and d["job"].startswith("train")]
-    return {
-        "title": site.title,
-        "images": images,
-        "class_counts": counts,
-        "decision": "; then ".join(d["decision"] for d in own),
-        "policy": site.policy.title,
-        "request": f"R-{train.requests[name]}",
-    }
-
-
-def _columns(
-    demonstration: Demonstration, measured: dict[str, Evaluation], measure: str
-) -> dict[str, dict[str, float]]:
-    return {
-        _model_title(demonstration, model): {
-            **{
-                site.site.config.title: float(getattr(measured[model].sites[site.name], measure))
-                for site in demonstration.sites
-            },
-            "all": float(getattr(measured[model].overall, measure)),
-        }
-        for model in _in_order(measured)
-    }
-
-
-def _describe_data(demonstration: Demonstration) -> str:
-    if demonstration.data is None:
-        return f"phantoms drawn with seed {demonstration.seed}"
-    digest = hashlib.sha256(demonstration.data.read_bytes()).hexdigest()
-    return f"{demonstration.data.name}, sha256 {digest}"
 
 
 def _print_end(demonstration: Demonstration, summary: dict[str, Any]) -> None:

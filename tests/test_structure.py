@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -87,6 +90,27 @@ def test_requirements_pin_every_package_exactly() -> None:
     assert all(re.fullmatch(r"[a-z0-9.\-]+==[A-Za-z0-9.+!]+", line) for line in packages)
     for pinned in ("syft==0.9.5", "torch==2.14.1", "torchvision==0.29.1", "numpy==1.24.4"):
         assert pinned in packages
+
+
+def test_what_is_installed_fits_together() -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_without_python_3_11_the_set_up_says_what_to_install(tmp_path: Path) -> None:
+    for tool in ("bash", "cat", "dirname", "sha256sum", "uname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    copy = tmp_path / "repository" / "scripts"
+    copy.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "setup", copy)
+    for name in ("requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, copy.parent)
+    done = subprocess.run(
+        [str(tmp_path / "bash"), str(copy / "setup")],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Sitegate needs Python 3.11 with venv, and none was found" in done.stderr
 
 
 def test_every_wish_of_requirements_in_is_pinned() -> None:
