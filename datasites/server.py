@@ -49,15 +49,15 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
     if until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
     _log_to(site.state / "site.log")
-    with _only_one(site.state / "site.lock"):
+    with _only_one(site.state / "site.lock"), _listening(site) as port:
         opened = OpenSite(site)
         try:
-            _serve(opened)
+            _serve(opened, port)
         finally:
             opened.close()
 
 
-def _serve(opened: OpenSite) -> None:
+def _serve(opened: OpenSite, port: socket.socket) -> None:
     from datasites.control import control_app, short_path
     from datasites.publishing import publish_all
 
@@ -66,7 +66,7 @@ def _serve(opened: OpenSite) -> None:
     from datasites.syft_gate import Gate
 
     gate = Gate(opened, datasite)
-    network = _Server(_network_app(gate, opened), opened, host=site.config.host)
+    network = _Server(_network_app(gate, opened), opened)
     opened.audit.append(
         Event.SITE_STARTED,
         "site",
@@ -91,7 +91,7 @@ def _serve(opened: OpenSite) -> None:
     thread = threading.Thread(target=control.run, args=([listener],), name="control")
     thread.start()
     try:
-        network.run()
+        network.run([port])
     finally:
         control.should_exit = True
         thread.join(timeout=10)
@@ -109,7 +109,7 @@ def _stop_at_end_of_stdin() -> None:
 class _Server(uvicorn.Server):
     """The network port: TLS only."""
 
-    def __init__(self, app: FastAPI, opened: OpenSite, host: str) -> None:
+    def __init__(self, app: FastAPI, opened: OpenSite) -> None:
         site = opened.site
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
@@ -121,8 +121,6 @@ class _Server(uvicorn.Server):
             ) from error
         config = uvicorn.Config(
             app,
-            host=host,
-            port=site.config.port,
             ssl_certfile=str(site.certificate),
             ssl_keyfile=str(site.certificate_key),
             log_config=None,
@@ -215,6 +213,23 @@ async def _read(request: Request, limit: int) -> bytes | None:
         if len(parts) > limit:
             return None
     return bytes(parts)
+
+
+@contextlib.contextmanager
+def _listening(site: Site) -> Iterator[socket.socket]:
+    """The network port, bound before anything else is started; a taken one is refused."""
+    host, port = site.config.host, site.config.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} on {host} cannot be had ({error.strerror}); another program may use "
+                "it. Change `port` or `host` in site.yaml"
+            ) from error
+        yield bound
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -244,5 +247,23 @@ def test_site_does_not_start_on_an_invalid_policy_or_a_damaged_log(lonely_hospit
             trial.wait_until_up()
         assert "Traceback" not in str(error.value)
         file.write_text(text)
+    trial.launch()
+    trial.wait_until_up()
+
+
+def test_site_does_not_start_where_its_port_is_taken_or_it_runs_already(lonely_hospital):
+    trial = lonely_hospital.trial
+    trial.wait_until_up()
+    again = subprocess.run(
+        [sys.executable, "-m", "datasites.cli", "serve", "--site", str(trial.site.path)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert again.returncode == 2
+    assert "this site runs already" in again.stderr
+    trial.stop()
+    with socket.create_server((trial.site.config.host, trial.site.config.port)):
+        trial.launch()
+        with pytest.raises(SiteError, match="cannot be had"):
+            trial.wait_until_up()
     trial.launch()
     trial.wait_until_up()
