@@ -68,7 +68,8 @@ def wall_in(
 ) -> list[str]:
     """The command prefix that runs Python inside: dataset at /data, worker at /worker.py.
 
-    `seccomp` is an open descriptor from which bubblewrap reads the filter of system calls.
+    `seccomp` is an open descriptor from which bubblewrap reads the filter of system calls. What can
+    be written is /scratch, not /tmp: Python itself may be installed below /tmp.
     """
     command = [
         str(bwrap.path),
@@ -93,8 +94,13 @@ def wall_in(
         *command,
         *("--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"),
         *("--proc", "/proc", "--dev", "/dev"),
-        *("--size", str(scratch_mb * 2**20), "--tmpfs", "/tmp"),  # noqa: S108  the cage's own
-        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
+        *(
+            "--size",
+            str(scratch_mb * 2**20),
+            "--tmpfs",
+            "/scratch",
+        ),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/scratch"),
     ]
 
 

@@ -26,7 +26,8 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SCRATCH = Path("/tmp")  # noqa: S108  the cage's own, a few megabytes, wiped after each run
+SCRATCH = Path("/scratch")
+"""All that can be written in a cage: a few megabytes, wiped after each run."""
 LOG_BYTES = 65_536
 RESULT = 3
 """The descriptor that a run's answer is written to."""

@@ -204,10 +204,10 @@ def test_a_job_cannot_look_into_the_cages_first_process(open_house, file):
         pytest.param("c.ptrace(16, 1, 0, 0)", id="PTRACE_ATTACH"),
         pytest.param("c.ptrace(16902, 1, 0, 0)", id="PTRACE_SEIZE"),
         pytest.param("c.syscall(438, c.syscall(434, 1, 0), 1, 0)", id="pidfd_getfd"),
-        pytest.param('c.mount(b"none", b"/tmp", b"tmpfs", 0, None)', id="mount"),
+        pytest.param('c.mount(b"none", b"/scratch", b"tmpfs", 0, None)', id="mount"),
         pytest.param('c.umount(b"/data")', id="umount"),
         pytest.param("c.setuid(0)", id="setuid"),
-        pytest.param('c.chroot(b"/tmp")', id="chroot"),
+        pytest.param('c.chroot(b"/scratch")', id="chroot"),
         pytest.param("c.reboot(0x1234567)", id="reboot"),
         pytest.param("c.setns(3, 0)", id="setns"),
         pytest.param('c.sethostname(b"owned", 5)', id="sethostname"),
@@ -247,23 +247,23 @@ def test_a_job_finds_nothing_of_this_project_or_of_syft(open_house):
 # --- what one run leaves for the next -----------------------------------------------------------
 
 LEAVING = {
-    "a file in /tmp": """
-        w[0] = os.path.exists("/tmp/left")
-        open("/tmp/left", "w").write("x")
+    "a file in /scratch": """
+        w[0] = os.path.exists("/scratch/left")
+        open("/scratch/left", "w").write("x")
     """,
-    "a folder in /tmp that nobody may list": """
-        w[0] = os.path.exists("/tmp/locked")
+    "a folder in /scratch that nobody may list": """
+        w[0] = os.path.exists("/scratch/locked")
         if not w[0]:
-            os.mkdir("/tmp/locked")
-            open("/tmp/locked/left", "w").write("x")
-            os.chmod("/tmp/locked", 0)
+            os.mkdir("/scratch/locked")
+            open("/scratch/locked/left", "w").write("x")
+            os.chmod("/scratch/locked", 0)
     """,
-    "a folder in /tmp that nobody may change": """
-        w[0] = os.path.exists("/tmp/sealed/left")
+    "a folder in /scratch that nobody may change": """
+        w[0] = os.path.exists("/scratch/sealed/left")
         if not w[0]:
-            os.mkdir("/tmp/sealed")
-            open("/tmp/sealed/left", "w").write("x")
-            os.chmod("/tmp/sealed", 0o500)
+            os.mkdir("/scratch/sealed")
+            open("/scratch/sealed/left", "w").write("x")
+            os.chmod("/scratch/sealed", 0o500)
     """,
     "a file in /dev/shm": """
         w[0] = os.path.exists("/dev/shm/left")
@@ -404,7 +404,7 @@ def test_a_run_has_no_more_processes_than_the_policy_grants(open_house):
 def test_a_run_cannot_fill_the_disk(open_house):
     """All that can be written is a few megabytes of memory."""
     body = """
-    with open("/tmp/large", "wb") as file:
+    with open("/scratch/large", "wb") as file:
         for megabyte in range(200):
             file.write(bytes(2**20))
             file.flush()
@@ -463,8 +463,8 @@ def test_runs_of_two_researchers_at_once_do_not_meet(open_house):
     """One cage, one run at a time: the second finds nothing of the first."""
     body = """
     import time
-    w[0] = len([p for p in os.listdir("/proc") if p.isdigit()]) - 2 + len(os.listdir("/tmp"))
-    open("/tmp/here", "w").write("x")
+    w[0] = len([p for p in os.listdir("/proc") if p.isdigit()]) - 2 + len(os.listdir("/scratch"))
+    open("/scratch/here", "w").write("x")
     time.sleep(0.3)
     """
     studies = [

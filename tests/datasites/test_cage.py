@@ -382,7 +382,7 @@ def test_number_of_processes_is_limited(walled: Cage) -> None:
     try:
         assert 1 <= numbers(walled, body)["made"] < LIMITS.processes
     except RunFailed as failed:  # ended for it: as good
-        assert failed.kind in KINDS  # noqa: PT017
+        assert failed.kind == "ResourceLimit"  # noqa: PT017
     assert run(walled, HONEST).update.examples == 50
 
 
@@ -396,7 +396,7 @@ def test_number_of_processes_is_limited(walled: Cage) -> None:
         "import os\nos.kill(os.getpid(), 9)",
         "import os\nos.kill(os.getpid(), 11)",
         "import os\nos.abort()",
-        "import os\nos.chmod('/tmp', 0)\nopen('/x')",
+        "import os\nos.chmod('/scratch', 0)\nopen('/x')",
         "raise ValueError",
         "import os\nos.closerange(0, 100)",
     ],
@@ -427,7 +427,7 @@ def test_run_cannot_end_or_look_into_the_program_that_started_it(walled: Cage) -
 def test_files_in_tmp_are_gone_in_the_next_run(walled: Cage) -> None:
     body = """
         import os, pathlib
-        scratch = pathlib.Path("/tmp")
+        scratch = pathlib.Path("/scratch")
         found = {"files": float(len(list(scratch.rglob("*secret*"))))}
         (scratch / "secret").write_text("patient 4711")
         (scratch / "a/b").mkdir(parents=True)
@@ -436,11 +436,11 @@ def test_files_in_tmp_are_gone_in_the_next_run(walled: Cage) -> None:
         """
     for _ in range(2):
         assert numbers(walled, body) == {"files": 0}
-    assert kind(walled, "open('/tmp/secret')") == "FileNotFoundError"
+    assert kind(walled, "open('/scratch/secret')") == "FileNotFoundError"
     assert numbers(walled, "found = {'images': float(len(data.arrays('train')[0]))}")
 
 
-@pytest.mark.parametrize("folder", ["/dev", "/dev/shm", "/", "/data", "/proc", "/var/tmp", "/run"])
+@pytest.mark.parametrize("folder", ["/dev", "/dev/shm", "/", "/data", "/proc", "/tmp", "/run"])
 def test_files_elsewhere_cannot_be_left_either(walled: Cage, folder: str) -> None:
     with_file = f"""
         import os
@@ -514,15 +514,15 @@ def test_run_is_nobody_and_has_no_environment(walled: Cage) -> None:
 
 def test_run_has_no_network(walled: Cage) -> None:
     body = """
-        import socket
-        found = {"interfaces": float(len(socket.if_nameindex()))}
+        import os, socket
+        found = {"interfaces": float(len(os.listdir("/proc/sys/net/ipv4/conf")))}
         try:
-            socket.create_connection(("192.0.2.1", 80), timeout=2)
-            found["reached"] = 1.0
-        except OSError as error:
-            found["reached"] = float(error.errno not in (101, 113))  # unreachable
+            socket.socket()
+            found["sockets"] = 1.0
+        except PermissionError:
+            found["sockets"] = 0.0
         """
-    assert numbers(walled, body) == {"interfaces": 1, "reached": 0}
+    assert numbers(walled, body) == {"interfaces": 3, "sockets": 0}  # all, default, lo
 
 
 # ------------------------------------------------------------------------------------- torch
