@@ -104,7 +104,7 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
             train, follow, final, weights = _submit_all(demonstration, sites)
             demonstration.seconds["approval"] = time.monotonic() - clock
 
-            out.print(f"4/6  {demonstration.rounds} rounds of federated averaging")
+            out.print(f"4/6  Federated averaging, rounds: {demonstration.rounds}")
             clock = time.monotonic()
             config = {**TRAINING, "epochs": 1, "seed": demonstration.seed, "round": 0}
             weights_by_round: list[Arrays] = []
@@ -320,7 +320,8 @@ def _print_end(demonstration: Demonstration, summary: dict[str, Any]) -> None:
         test = summary["test"]
         out.print(
             f"       On the test split of {test['data']}: AUC {test['auc']:.3f}, "
-            f"accuracy {test['accuracy']:.3f} ({test['images']} images)"
+            f"accuracy {test['accuracy']:.3f} ({test['images']} images)",
+            soft_wrap=True,
         )
     shown = os.path.relpath(demonstration.out)
     out.print(f"       {summary['seconds']['total']:.0f} s in all. Look: {shown}/report.html")
