@@ -43,7 +43,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "DENIED  runs.maximum: 15 runs asked for, at most 5 allowed" in done.stdout
+        assert "DENIED  runs.maximum: 13 runs asked for, at most 5 allowed" in done.stdout
         assert "chains intact, signatures valid" in done.stdout
         assert processes_below(folder) == []
     return folders
