@@ -24,7 +24,13 @@ from datasites.audit_log import Event
 from datasites.decisions import approve, deny, revoke
 from datasites.errors import AccountError, ConfigurationError, SiteError
 from datasites.open_site import OpenSite, SyftSide
-from datasites.people import Throttle, check_password_length, check_person
+from datasites.people import (
+    STRANGER,
+    Throttle,
+    check_password_length,
+    check_person,
+    is_person,
+)
 from datasites.publishing import publish_all
 from datasites.requests import find_requests
 from datasites.review import review, review_row
@@ -91,8 +97,11 @@ def control_app(site: OpenSite, syft: SyftSide) -> FastAPI:
         try:
             throttle.enter(decision.person)
             check_person(site.records, decision.person, decision.password)
-        except AccountError:
-            site.audit.append(Event.LOGIN_REFUSED, "unknown account", f"{verb} R-{number}")
+        except AccountError as error:
+            actor = decision.person if is_person(site.records, decision.person) else STRANGER
+            site.audit.append(
+                Event.LOGIN_REFUSED, actor, f"R-{number}", wanted_to=verb, reason=str(error)
+            )
             raise
         throttle.succeeded(decision.person)
         DECISIONS[verb](site, syft, number, decision.person, decision.reason)

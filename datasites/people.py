@@ -17,6 +17,8 @@ from nacl.pwhash import argon2id
 from datasites.errors import AccountError
 from datasites.records import Person, Records, utc_now
 
+STRANGER = "unknown account"
+"""Who is named in the log where nobody is known."""
 WRONG = "the e-mail address or the password is wrong"
 
 
@@ -49,6 +51,12 @@ def check_person(records: Records, email: str, password: str) -> None:
         raise AccountError(WRONG) from error
     if person is None:
         raise AccountError(WRONG)
+
+
+def is_person(records: Records, email: str) -> bool:
+    """Whether someone with this address may decide here."""
+    with records.read() as session:
+        return session.get(Person, email) is not None
 
 
 def check_password_length(password: str, minimum: int) -> None:

@@ -65,7 +65,7 @@ from datasites.catalogue import handle, read_card
 from datasites.errors import AccountError, RecordError, RunRefused
 from datasites.imaging.mock import draw_mock
 from datasites.open_site import OpenSite
-from datasites.people import WRONG, Throttle
+from datasites.people import STRANGER, WRONG, Throttle
 from datasites.published import describe_request, describe_requests, describe_site
 from datasites.records import Nonce, PublishedDataset
 from datasites.requests import RequestState, find_requests, submit_request
@@ -91,7 +91,6 @@ CALLS: dict[str, dict[str, type]] = {
 
 JOB_ARGUMENTS = ("data", "weights", "config")
 REFUSALS_PER_MINUTE = 60
-STRANGER = "unknown account"
 
 
 class CallRefused(Exception):
@@ -413,8 +412,11 @@ class Gate:
             )
         except SyftException as error:
             raise AccountError(f"the account was not made: {error.public_message}") from error
-        except ValueError as error:
-            raise AccountError(f"{email} is not an e-mail address") from error
+        except (ValueError, TypeError) as error:
+            raise AccountError(
+                f"the account was not made: `{email}` is not an e-mail address, or the name is "
+                "empty"
+            ) from error
 
     # --- inside ------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ def main(
     """
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell ignores it
     try:
         tested = read_medmnist(test_data) if test_data else None
         demonstration = Demonstration(data, sites, rounds, seed, out_dir.resolve())
@@ -80,6 +81,9 @@ def main(
     except KeyboardInterrupt:
         out.print("\nStopped. No site is left running.")
         raise typer.Exit(130) from None
+    except OSError as error:
+        out.print(f"\n{error.filename}: {error.strerror}", style="red", markup=False)
+        raise typer.Exit(1) from error
     except (SiteError, federation.FederationError, UnreadableSourceError, ValueError) as error:
         out.print(f"\n{error}", style="red", markup=False)
         raise typer.Exit(1) from error

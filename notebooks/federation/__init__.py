@@ -4,8 +4,9 @@
 
     sites = federation.connect("roster.yaml", email="you@uni.example", password=...)
     job = federation.read_job("notebooks/jobs/train_classifier.py")
-    weights = job.call("initial_weights", {"seed": 0, ...})
-    terms = federation.training_terms(job, weights, dataset="chest-xray", ...)
+    card = sites["st-marys"].dataset("chest-xray").card
+    weights = job.call("initial_weights", card, 0)
+    terms = federation.training_terms(weights, title=..., dataset="chest-xray", runs=12, ...)
     sites.check(job, terms)             # the findings that each hospital will see
     study = sites.submit(job, terms)    # then: study.status(), study.wait()
     result = federation.run_rounds(study, weights, config, rounds=10)

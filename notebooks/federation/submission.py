@@ -91,6 +91,22 @@ class Federation:
             study.submit(name)
         return study
 
+    def study(self, job: Job, wanted: Wanted, requests: Mapping[str, int]) -> Study:
+        """Take up a study that was submitted before.
+
+        Args:
+            job: The job, the same text as then.
+            wanted: The terms, as then.
+            requests: Site -> number of the request there, as in `Study.requests`.
+
+        Raises:
+            FederationError: A site has no such request of yours, or it was for another text.
+        """
+        study = Study(self, job, wanted)
+        for name, number in requests.items():
+            study.take_up(name, number)
+        return study
+
     def _repr_html_(self) -> str:
         frame = pd.DataFrame(
             [{"site": s.title, "address": s.url, "datasets": len(s.datasets)} for s in self]
@@ -133,6 +149,20 @@ class Study:
         request = json.loads(answer)
         self._codes[name], self.requests[name] = request["code"], request["request"]
         return int(request["request"])
+
+    def take_up(self, name: str, number: int) -> None:
+        """Go on with a request that was submitted before.
+
+        Raises:
+            FederationError: The site has no such request of yours, or it was for another text.
+        """
+        listed = json.loads(self.federation[name].call("sitegate.requests"))
+        found = [r for r in listed if r["request"] == number]
+        if not found:
+            raise FederationError(f"{name} has no request R-{number} of yours")
+        if found[0]["text_sha256"] != self.job.sha256:
+            raise FederationError(f"request R-{number} at {name} was for another text of the job")
+        self._codes[name], self.requests[name] = found[0]["code"], number
 
     def states(self) -> dict[str, str]:
         """Site -> `pending`, `approved`, `denied` or `revoked`."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from federation.errors import FederationError
 from policies.contract import ArrayContract, Bound, Contract, Terms
+from policies.strict import validation_sentences
 
 Range = tuple[float, float]
 
@@ -28,19 +30,27 @@ class Wanted:
     expires_in_days: int = 30
 
     def at(self, version: str, entry: str) -> Terms:
-        """The terms for one site's dataset version."""
-        return Terms(
-            title=self.title,
-            purpose=self.purpose,
-            entry=entry,
-            dataset=self.dataset,
-            version=version,
-            access="arrays",
-            runs=self.runs,
-            expires_in_days=self.expires_in_days,
-            arguments=self.arguments,
-            contract=self.contract,
-        )
+        """The terms for one site's dataset version.
+
+        Raises:
+            FederationError: A field does not fit, such as an empty title or no runs.
+        """
+        try:
+            return Terms(
+                title=self.title,
+                purpose=self.purpose,
+                entry=entry,
+                dataset=self.dataset,
+                version=version,
+                access="arrays",
+                runs=self.runs,
+                expires_in_days=self.expires_in_days,
+                arguments=self.arguments,
+                contract=self.contract,
+            )
+        except ValidationError as error:
+            sentences = "; ".join(validation_sentences(error, Terms))
+            raise FederationError(f"the terms do not fit: {sentences}") from error
 
 
 def training_terms(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import factories
 import federation
 from datasites.audit_log import read_events
 from datasites.errors import SiteError
-from federation.errors import ConnectionLostError, RefusedError
+from federation.errors import ConnectionLostError, FederationError, RefusedError
 from policies.contract import Bound
 
 SLOW_JOB = """\
@@ -117,6 +118,40 @@ def test_same_run_id_is_answered_again_with_the_same_update_and_charged_once(hos
     np.testing.assert_array_equal(first.weights["w"], again.weights["w"])
     assert study.status().iloc[0]["runs used"] == "1 of 10"
     assert events_of(hospital, study)[-2:] == ["update released", "update repeated"]
+
+
+def test_a_study_is_taken_up_again_by_the_numbers_of_its_requests(hospital, rita):
+    before = hospital.submit(rita, factories.DOUBLE_JOB)
+    hospital.run(before)
+    after = hospital.connect().study(before.job, before.wanted, before.requests)
+    assert hospital.run(after, round_number=2).examples == 120
+    assert after.status().iloc[0]["runs used"] == "2 of 10"
+    with pytest.raises(FederationError, match="has no request R-9999 of yours"):
+        rita.study(before.job, before.wanted, {"st-marys": 9999})
+    other = replace(before.job, text=before.job.text + "# more")
+    with pytest.raises(FederationError, match="was for another text of the job"):
+        rita.study(other, before.wanted, before.requests)
+
+
+def test_terms_that_do_not_fit_are_refused_in_a_sentence(rita, hospital):
+    for changes, words in (({"title": ""}, "`title`"), ({"runs": 0}, "`runs`")):
+        with pytest.raises(FederationError, match=words):
+            hospital.submit(rita, factories.DOUBLE_JOB, approve=False, **changes)
+
+
+def test_a_wrong_password_is_logged_under_the_persons_name_and_the_request(hospital, rita):
+    study = hospital.submit(rita, factories.DOUBLE_JOB, approve=False)
+    number = study.requests["st-marys"]
+    with pytest.raises(SiteError, match="the e-mail address or the password is wrong"):
+        hospital.trial.control.decide(number, "approve", hospital.trial.owner, "guess", "why")
+    last = list(read_events(hospital.trial.site.audit))[-1]
+    seen = (last["event"], last["actor"], last["subject"])
+    assert seen == ("login refused", hospital.trial.owner, f"R-{number}")
+
+
+def test_an_account_without_an_address_is_refused_in_a_sentence(hospital):
+    with pytest.raises(SiteError, match="is not an e-mail address, or the name is empty"):
+        hospital.trial.control.add_account("notmail", "", factories.PASSWORD)
 
 
 def test_same_run_id_with_other_weights_is_refused(hospital, rita):
