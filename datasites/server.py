@@ -31,6 +31,7 @@ from datasites.keys import load_identity
 from datasites.open_site import OpenSite
 
 LOGIN_BYTES = 10_000
+STOPPING_S = 10
 BINARY = "application/octet-stream"
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
     """
     os.umask(0o077)
     # uvicorn raises the signal again when it has shut down; this ends the process in good order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end_in_order)
     if until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
     _log_to(site.state / "site.log")
@@ -86,9 +87,14 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     with short_path(site.control_socket) as path:
         listener.bind(path)  # mode 0700: the umask is 077
     control = uvicorn.Server(
-        uvicorn.Config(control_app(opened, gate), log_config=None, lifespan="off")
+        uvicorn.Config(
+            control_app(opened, gate),
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
     )
-    thread = threading.Thread(target=control.run, args=([listener],), name="control")
+    thread = threading.Thread(target=control.run, args=([listener],), name="control", daemon=True)
     thread.start()
     try:
         network.run([port])
@@ -106,8 +112,28 @@ def _stop_at_end_of_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _end_in_order(*_: object) -> None:
+    _end_at_the_latest()
+    sys.exit(0)
+
+
+def _end_at_the_latest() -> None:
+    """End the process in `STOPPING_S`, come what may; what is on disk survives that at any point.
+
+    An exception that a signal raises inside an import or a destructor is lost, and a thread may
+    wait for a peer that is gone. The cages die with this process.
+    """
+    last = threading.Timer(STOPPING_S, os._exit, [0])
+    last.daemon = True
+    last.start()
+
+
 class _Server(uvicorn.Server):
     """The network port: TLS only."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        _end_at_the_latest()
+        super().handle_exit(sig, frame)
 
     def __init__(self, app: FastAPI, opened: OpenSite) -> None:
         site = opened.site

@@ -170,6 +170,8 @@ class Cage:
                 start_new_session=True,
             )
         self._process = process
+        if self._closed:  # it was closed while this process was made
+            _kill(process)
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
         try:
             ready, _ = _receive(process, HEADER_BYTES, time.monotonic() + START_S)
