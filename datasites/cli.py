@@ -20,8 +20,9 @@ from datasites.catalogue import read_card, versions_on_disk, write_version
 from datasites.config import Site, load_site
 from datasites.control import Control
 from datasites.errors import ConfigurationError, DecisionError, SiteError
-from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
 from datasites.imaging.phantoms import draw_chest_phantoms
+from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.sources.medmnist import read_medmnist
 from datasites.keys import load_site_key
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password

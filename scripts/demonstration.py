@@ -26,7 +26,8 @@ from rich.table import Table
 
 import federation
 from datasites.errors import SiteError
-from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
+from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.sources.medmnist import read_medmnist
 from demonstration_hospitals import (
     BINS,
     CLASSES,

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.catalogue import SplitArrays
-from datasites.imaging.medmnist import read_medmnist
 from datasites.imaging.phantoms import draw_chest_phantoms
+from datasites.imaging.sources.medmnist import read_medmnist
 
 DIVISION_SEED = 7
 ALPHA = 1.0

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasites.imaging import medmnist
-from datasites.imaging.medmnist import UnreadableSourceError, read_medmnist
+from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.sources.medmnist import read_medmnist
 
 GREY = (28, 28)
 COLOUR = (28, 28, 3)

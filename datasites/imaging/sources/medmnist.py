@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.imaging.problems import UnreadableSourceError
+
 SPLITS = ("train", "val", "test")
 MAXIMUM_BYTES = 8 * 10**9
-
-
-class UnreadableSourceError(ValueError):
-    """A source that is not what it should be; the message says what was found."""
 
 
 def read_medmnist(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:

@@ -1,0 +1,1 @@
+"""Where images come from: folders, archives, a PACS, arrays. Each yields units of items."""

@@ -1,0 +1,84 @@
+"""What every source is: it yields units, and a unit holds the items that are looked at together.
+
+Names of items and units identify patients (paths, UIDs). They are never kept in clear: whoever
+writes them down takes a keyed hash first (`datasites.imaging.pseudonyms`).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+MAXIMUM_FILE_BYTES = 4 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file, archive member or fetched instance that was not parsed yet.
+
+    Attributes:
+        name: Path relative to the source (`/` between parts), or the SOP Instance UID.
+        path: The file, or the archive that holds `member`.
+        member: Name inside the zip archive `path`.
+        content: The bytes of a DICOM file (PS3.10) that was fetched from a PACS.
+        title: The class that its folder names, where the source has a folder per class.
+    """
+
+    name: str
+    path: Path | None = None
+    member: str | None = None
+    content: bytes | None = None
+    title: str | None = None
+
+    def read(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            OSError: It cannot be read, or is no longer there.
+            zipfile.BadZipFile: The archive is damaged at this member.
+        """
+        if self.content is not None:
+            return self.content
+        if self.path is None:
+            raise FileNotFoundError("the item has neither a path nor content")
+        if self.member is None:
+            with self.path.open("rb") as file:
+                return file.read(MAXIMUM_FILE_BYTES)
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+            return file.read(MAXIMUM_FILE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is processed together and journalled at once: a DICOM series, or one picture.
+
+    Attributes:
+        name: The Series Instance UID, or the name of its only item.
+        items: At least one.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+
+
+class Source(Protocol):
+    """A place where images are; it is only read."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words that identify nobody: `DICOM folder`, `PACS over DICOMweb`."""
+
+    @property
+    def items(self) -> int | None:
+        """How many items it has, as far as that is known; for progress."""
+
+    def units(self, is_done: Callable[[str], bool]) -> Iterator[Unit]:
+        """Every unit whose name is not done yet, each once; what is fetched is fetched lazily.
+
+        Raises:
+            UnreadableSourceError: The source is not what it should be.
+            SourceLostError: It stopped answering; the units so far are good.
+        """
