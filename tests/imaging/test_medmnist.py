@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasites.imaging import medmnist
+from datasites.imaging.sources import medmnist
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.sources.medmnist import read_medmnist
 
