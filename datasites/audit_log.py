@@ -40,6 +40,7 @@ class Event(StrEnum):
     POLICY_IN_FORCE = "policy in force"
     ACCOUNT_CREATED = "account created"
     DATASET_PUBLISHED = "dataset published"
+    DATASET_WITHDRAWN = "dataset withdrawn"
     LOGIN = "login"
     LOGIN_REFUSED = "login refused"
     CALL_REFUSED = "call refused"

@@ -1,7 +1,8 @@
 """Dataset versions on disk: written once, named by the hash of their content, then read-only.
 
-One directory per version: `{split}_images.npy` and `{split}_labels.npy` (memory-mapped by runs) and
-`card.json`. Publishing in syft is registering a handle to it and a mock; no pixel enters syft.
+One directory per version: `{split}_images.npy`, `{split}_labels.npy` and `{split}_patients.npy`
+(memory-mapped by runs), `card.json`, and `deidentification.json`, the certificate. Publishing in
+syft is registering a handle to it and a mock; no pixel enters syft.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,32 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from datasites.errors import DatasetError
 from datasites.files import sync_directory
+from datasites.imaging.standardise import Standardisation
 from policies.contract import Name
 from policies.strict import Strict, canonical_json, some
 
-SplitArrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+CERTIFICATE = "deidentification.json"
+ROWS_AT_A_TIME = 256
+
+
+class Rows(Protocol):
+    """Images, (N, H, W) or (N, H, W, C), of which slices are read: an array, or rows of a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and the shape of one image."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a pixel."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+
+
+SplitArrays = tuple[Rows, NDArray[np.int64]]
+"""Images, and labels (N,)."""
 
 
 class Card(Strict):
@@ -48,11 +71,33 @@ class Card(Strict):
     """Split -> class -> number of images; null where it is below `minimum_count`, zero included."""
     minimum_count: int = Field(ge=2)
     """Numbers below this are not shown."""
+    patients: dict[str, int | None] = Field(default={})
+    """Split -> number of patients, suppressed as counts are; empty when nobody knows."""
+    standardisation: Standardisation | None = None
+    """How files became arrays; None when the source held arrays already."""
+    modalities: tuple[str, ...] = ()
+    """DICOM modalities, PNG or JPEG."""
+    deidentification: tuple[str, ...] = ()
+    """Codes of the methods that the certificate lists (CID 7050, as in (0012,0064))."""
+    recognisable: bool = False
+    """Whether CT or MR of heads may show faces (113102 is not applied)."""
+    made_with: dict[str, str] = Field(default={})
+    """Libraries that decode and resize -> version: the same ones give the same bits."""
+    parent: str | None = None
+    """The version before this one."""
+    added: int | None = None
+    """Images that the parent does not have, suppressed as counts are."""
+    withdrawn: int | None = None
+    """Images of the parent that are not here, suppressed as counts are."""
 
     def images(self, split: str) -> int | None:
         """Images in a split, None when a class is suppressed."""
         numbers = self.counts.get(split, {}).values()
         return None if None in numbers else sum(n for n in numbers if n is not None)
+
+
+Certify = Callable[[Card, dict[str, str]], bytes]
+"""Makes the certificate of a version from its card and the SHA-256 of each array file."""
 
 
 def write_version(
@@ -65,13 +110,89 @@ def write_version(
     licence: str,
     description: str,
     minimum_count: int,
+    patients: Mapping[str, NDArray[np.int32]] | None = None,
+    certify: Certify | None = None,
+    **about: Any,
 ) -> tuple[str, Card]:
     """Write a dataset version and give its hash and card; the same content is the same version.
+
+    Args:
+        datasets: The store.
+        splits: Split -> images and labels.
+        name: The dataset's name.
+        classes: Class names.
+        source: Where the images come from.
+        licence: Under which conditions they may be used.
+        description: What it is.
+        minimum_count: Numbers below this are suppressed in the card.
+        patients: Split -> the patient of each image, (N,), numbered from 0.
+        certify: Makes the certificate; without it the version has none.
+        about: More fields of the card.
 
     Raises:
         DatasetError: A label has no class name, or the training split is empty.
     """
-    shape = tuple(int(n) for n in splits["train"][0].shape[1:])
+    _check_labels(splits, classes)
+    counts = {
+        split: {
+            title: _shown(int((labels == k).sum()), minimum_count)
+            for k, title in enumerate(classes)
+        }
+        for split, (_, labels) in splits.items()
+    }
+    images = splits["train"][0]
+    if patients is not None:
+        about["patients"] = {
+            split: _shown(len(np.unique(numbers)), minimum_count)
+            for split, numbers in patients.items()
+        }
+    for change in ("added", "withdrawn"):
+        if about.get(change) is not None:
+            about[change] = _shown(about[change], minimum_count)
+    try:
+        card = Card(
+            name=name,
+            description=description,
+            source=source,
+            licence=licence,
+            shape=tuple(int(n) for n in images.shape[1:]),
+            dtype=images.dtype.name,
+            classes=classes,
+            counts=counts,
+            minimum_count=minimum_count,
+            **about,
+        )
+    except ValidationError as error:
+        raise DatasetError(f"the card does not fit: {error.errors()[0]['msg']}") from error
+
+    datasets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_dead_drafts(datasets)
+    draft = datasets / f".draft-{os.getpid()}"
+    draft.mkdir(mode=0o700)
+    try:
+        for split, (rows, labels) in splits.items():
+            _save(draft / f"{split}_images.npy", rows)
+            np.save(draft / f"{split}_labels.npy", labels)
+            if patients is not None:
+                np.save(draft / f"{split}_patients.npy", patients[split].astype(np.int32))
+        files = _files_sha256(draft)
+        if (same := _same_content(datasets, card, files)) is not None:
+            return same, read_card(datasets, same)
+        (draft / "card.json").write_bytes(canonical_json(card.model_dump(mode="json")))
+        if certify is not None:
+            (draft / CERTIFICATE).write_bytes(certify(card, files))
+        version = _content_sha256(draft)
+        if not (datasets / version).exists():
+            _seal(draft)
+            draft.rename(datasets / version)
+            sync_directory(datasets)
+    finally:
+        if draft.exists():
+            shutil.rmtree(draft)
+    return version, card
+
+
+def _check_labels(splits: Mapping[str, SplitArrays], classes: tuple[str, ...]) -> None:
     highest = max((int(labels.max()) for _, labels in splits.values() if len(labels)), default=-1)
     if highest >= len(classes):
         raise DatasetError(
@@ -83,39 +204,29 @@ def write_version(
         raise DatasetError(f"there is a label {lowest}; labels are counted from 0")
     if len(set(classes)) < len(classes):
         raise DatasetError("two classes have the same name; name each class differently")
-    if not len(splits["train"][0]):
+    if "train" not in splits or not len(splits["train"][0]):
         raise DatasetError("the training split is empty; there is nothing to publish")
-    counts = {
-        split: {
-            title: _shown(int((labels == k).sum()), minimum_count)
-            for k, title in enumerate(classes)
-        }
-        for split, (_, labels) in splits.items()
-    }
-    try:
-        card = Card(name=name, description=description, source=source, licence=licence, shape=shape,
-                    classes=classes, counts=counts, minimum_count=minimum_count)  # fmt: skip
-    except ValidationError as error:
-        raise DatasetError(f"the card does not fit: {error.errors()[0]['msg']}") from error
 
-    datasets.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_dead_drafts(datasets)
-    draft = datasets / f".draft-{os.getpid()}"
-    draft.mkdir(mode=0o700)
-    try:
-        for split, (images, labels) in splits.items():
-            np.save(draft / f"{split}_images.npy", images)
-            np.save(draft / f"{split}_labels.npy", labels)
-        (draft / "card.json").write_bytes(canonical_json(card.model_dump(mode="json")))
-        version = _content_sha256(draft)
-        if not (datasets / version).exists():
-            _seal(draft)
-            draft.rename(datasets / version)
-            sync_directory(datasets)
-    finally:
-        if draft.exists():
-            shutil.rmtree(draft)
-    return version, card
+
+def _save(path: Path, rows: Rows) -> None:
+    """Write images as `.npy`, a few at a time: they need not fit into memory."""
+    with path.open("wb") as file:
+        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": tuple(rows.shape)}
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+        for start in range(0, len(rows), ROWS_AT_A_TIME):
+            file.write(np.ascontiguousarray(rows[start : start + ROWS_AT_A_TIME]).tobytes())
+
+
+def _same_content(datasets: Path, card: Card, files: dict[str, str]) -> str | None:
+    """A version with the same arrays and card, whoever certified it and whatever came before."""
+    lineage = {"parent": None, "added": None, "withdrawn": None}
+    wanted = card.model_copy(update=lineage)
+    for version in versions_on_disk(datasets):
+        if read_card(datasets, version).model_copy(update=lineage) == wanted:
+            theirs = _files_sha256(datasets / version)
+            if {name: theirs.get(name) for name in files} == files:
+                return version
+    return None
 
 
 def read_card(datasets: Path, version: str) -> Card:
@@ -162,12 +273,16 @@ def _shown(count: int, minimum: int) -> int | None:
     return count if count >= minimum else None
 
 
-def _content_sha256(directory: Path) -> str:
+def _files_sha256(directory: Path) -> dict[str, str]:
     files = {}
     for path in sorted(directory.iterdir()):
         with path.open("rb") as file:
             files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(canonical_json(files)).hexdigest()
+    return files
+
+
+def _content_sha256(directory: Path) -> str:
+    return hashlib.sha256(canonical_json(_files_sha256(directory))).hexdigest()
 
 
 def _seal(directory: Path) -> None:

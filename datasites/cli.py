@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
-import numpy as np
 import typer
-from rich.console import Console
 
 from datasites.audit_log import read_events, verify_log
-from datasites.catalogue import read_card, versions_on_disk, write_version
+from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
 from datasites.config import Site, load_site
 from datasites.control import Control
-from datasites.errors import ConfigurationError, DecisionError, SiteError
-from datasites.imaging.phantoms import draw_chest_phantoms
-from datasites.imaging.problems import UnreadableSourceError
-from datasites.imaging.sources.medmnist import read_medmnist
+from datasites.dataset_commands import dataset_app
+from datasites.errors import ConfigurationError, DecisionError
 from datasites.keys import load_site_key
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password
-from datasites.show import (
-    print_datasets,
-    print_event,
-    print_queue,
-    print_sheet,
-    print_verification,
-)
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from datasites.show import print_event, print_queue, print_sheet, print_verification
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +28,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; "
     "3 records do not verify or cannot be written; 4 no sandbox.",
 )
-dataset_app = typer.Typer(no_args_is_help=True, help="Publish datasets and look at them.")
 request_app = typer.Typer(no_args_is_help=True, help="Read requests and decide about them.")
 account_app = typer.Typer(no_args_is_help=True, help="Accounts of researchers.")
 audit_app = typer.Typer(no_args_is_help=True, help="Read the audit log and verify it.")
@@ -54,13 +36,6 @@ app.add_typer(request_app, name="request")
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-SiteOption = Annotated[
-    Path, typer.Option("--site", envvar="SITEGATE_SITE", help="The site's directory.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ReasonOption = Annotated[
     str, typer.Option("--reason", prompt=True, help="Why; the researcher reads it.")
 ]
@@ -75,23 +50,6 @@ PasswordFileOption = Annotated[
     typer.Option(help="File with your password; else SITEGATE_PASSWORD, else you are asked."),
 ]
 RequestArgument = Annotated[str, typer.Argument(help="The request: 7 or R-7.")]
-
-
-def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
-    """Show a person's mistake as one sentence, with its exit code, and never as a traceback."""
-
-    @wraps(command)
-    def run(*arguments: P.args, **options: P.kwargs) -> R:
-        try:
-            return command(*arguments, **options)
-        except SiteError as error:
-            err.print(str(error), style="red", markup=False)
-            raise typer.Exit(error.exit_code) from error
-        except UnreadableSourceError as error:
-            err.print(str(error), style="red", markup=False)
-            raise typer.Exit(1) from error
-
-    return run
 
 
 @app.command()
@@ -126,11 +84,11 @@ def init(
     )
     path = directory or Path(name)
     site = make_site(path, config, policy or example_policy(), owner, owner, password)
-    _say(f"Made the site {name} in {path}/ (its state is readable by this user only).")
+    say(f"Made the site {name} in {path}/ (its state is readable by this user only).")
     if not ask_password:
-        _say(f"Password of {owner}, shown this once: {password}")
-    _say(f"Next: read {path / config.policy}, publish a dataset, `sitegate serve --site {path}`.")
-    _say(f"Researchers need {site.keys / 'tls_authority.pem'} and the address {site.url}.")
+        say(f"Password of {owner}, shown this once: {password}")
+    say(f"Next: read {path / config.policy}, publish a dataset, `sitegate serve --site {path}`.")
+    say(f"Researchers need {site.keys / 'tls_authority.pem'} and the address {site.url}.")
 
 
 @app.command()
@@ -146,7 +104,7 @@ def serve(
 
     opened = load_site(site)
     policy = opened.policy()
-    _say(
+    say(
         f"{opened.config.title} · datasite at {opened.url} · policy {policy.title} "
         f"(sha256 {policy.sha256[:8]}…) · log: {opened.state / 'site.log'}"
     )
@@ -172,72 +130,10 @@ def status(
                 raise
             time.sleep(0.2)
     if as_json:
-        _print_json(plain)
+        print_json(plain)
     else:
-        _say(f"{plain['title']} runs at {plain['url']} · policy {plain['policy']}")
-        _say(f"sandbox: {plain['sandbox']}")
-
-
-@dataset_app.command("phantoms")
-@told_plainly
-def draw_phantoms(
-    file: Annotated[Path, typer.Argument(help="The .npz file to write.")],
-    count: Annotated[int, typer.Option(min=20, max=100_000, help="Training images.")] = 600,
-    size: Annotated[int, typer.Option(min=28, max=512, help="Pixels across.")] = 28,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
-) -> None:
-    """Draw chest X-ray phantoms, to try things without anyone's images."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for k, (split, share) in enumerate((("train", 1.0), ("val", 0.2), ("test", 0.4))):
-        images, labels = draw_chest_phantoms(
-            max(10, int(count * share)), seed=1000 * seed + k, size=size
-        )
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    np.savez_compressed(file, **arrays)
-    _say(f"Drew {sum(len(a) for n, a in arrays.items() if n.endswith('labels'))} images: {file}")
-
-
-@dataset_app.command("publish")
-@told_plainly
-def publish(
-    source: Annotated[Path, typer.Argument(help="A MedMNIST-layout .npz file.")],
-    name: Annotated[str, typer.Option(help="The dataset's name, as policies know it.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of the labels, a,b,…")],
-    licence: Annotated[str, typer.Option(help="Under which conditions it may be used.")],
-    described: Annotated[str, typer.Option("--description", help="What it is.")] = "",
-    site: SiteOption = Path(),
-) -> None:
-    """Publish images as an immutable dataset version: on disk, and as handle and mock in syft."""
-    opened = load_site(site)
-    minimum = opened.policy().counts.minimum
-    version, card = write_version(
-        opened.datasets,
-        read_medmnist(source),
-        name=name,
-        classes=tuple(part.strip() for part in classes.split(",")),
-        source=f"MedMNIST-layout file {source.name}",
-        licence=licence,
-        description=described,
-        minimum_count=minimum,
-    )
-    _say(f"{card.name} is version {version}")
-    try:
-        Control(opened.control_socket).publish()
-        out.print("Researchers with an account here can see it now.")
-    except ConfigurationError:
-        out.print("The site does not run; researchers see it after `sitegate serve`.")
-
-
-@dataset_app.command("list")
-@told_plainly
-def list_datasets(site: SiteOption = Path(), as_json: JsonOption = False) -> None:
-    """List the dataset versions in the store."""
-    opened = load_site(site)
-    cards = {v: read_card(opened.datasets, v) for v in versions_on_disk(opened.datasets)}
-    if as_json:
-        _print_json({v: card.model_dump(mode="json") for v, card in cards.items()})
-    else:
-        print_datasets(out, cards)
+        say(f"{plain['title']} runs at {plain['url']} · policy {plain['policy']}")
+        say(f"sandbox: {plain['sandbox']}")
 
 
 @account_app.command("add")
@@ -250,7 +146,7 @@ def add_account(
     """Make an account for a researcher; the password is shown once."""
     password = generate_password()
     Control(load_site(site).control_socket).add_account(email, name, password)
-    _say(f"Password of {email}, shown this once: {password}")
+    say(f"Password of {email}, shown this once: {password}")
 
 
 @request_app.command("list")
@@ -260,7 +156,7 @@ def list_requests(site: SiteOption = Path(), as_json: JsonOption = False) -> Non
     control, opened = _control(site)
     sheets = control.requests()
     if as_json:
-        _print_json(sheets)
+        print_json(sheets)
     else:
         print_queue(out, control.status(), sheets, _verification(opened))
 
@@ -274,7 +170,7 @@ def show_request(
     control, _ = _control(site)
     sheet = control.request(_number(request))
     if as_json:
-        _print_json(sheet)
+        print_json(sheet)
     else:
         print_sheet(out, sheet)
 
@@ -376,7 +272,7 @@ def verify_audit(
     else:
         found = _verification(load_site(site))
     if as_json:
-        _print_json(
+        print_json(
             {
                 "intact": found.intact,
                 "lines": found.lines,
@@ -403,7 +299,7 @@ def _decided(
 ) -> None:
     sheet = control.decide(number, verb, person, _password(password_file), reason)
     if as_json:
-        _print_json(sheet)
+        print_json(sheet)
         return
     until = f" until {sheet['expires_at'][:10]}" if sheet["state"] == "approved" else ""
     out.print(f"R-{number} is {sheet['state']}{until}. Recorded in the audit log.")
@@ -434,15 +330,6 @@ def _number(request: str) -> int:
     if not digits.isdecimal() or len(digits) > 9:
         raise ConfigurationError(f"`{request}` is not a request; write R-7 or 7")
     return int(digits)
-
-
-def _say(text: str) -> None:
-    """A line for a person, never wrapped: paths and passwords are to be copied."""
-    out.print(text, markup=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

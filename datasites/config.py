@@ -67,6 +67,7 @@ class Site:
         self.state = (path / config.state).resolve()
         self.keys = self.state / "keys"
         self.datasets = self.state / "datasets"
+        self.lineages = self.state / "lineages"
         self.audit = self.state / "audit.jsonl"
         self.control_socket = self.state / "control.sock"
 

@@ -20,6 +20,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from datasites.errors import ConfigurationError
 from datasites.files import write_private
+from datasites.imaging.pseudonyms import Pseudonyms
 
 TRIAL_CERTIFICATE_DAYS = 365
 
@@ -175,3 +176,20 @@ def _alternative_names(host: str) -> list[x509.GeneralName]:
     except ValueError:
         names.append(x509.DNSName(host))
     return names
+
+
+def load_pseudonyms(keys: Path) -> Pseudonyms:
+    """The site's secret for pseudonyms, made when it is first needed.
+
+    Raises:
+        ConfigurationError: It is broken. A new one would give every patient a new pseudonym.
+    """
+    path = keys / "pseudonym_secret"
+    if not path.exists():
+        write_private(path, secrets.token_hex(32).encode())
+    try:
+        return Pseudonyms(bytes.fromhex(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            "the site's secret for pseudonyms (state/keys/pseudonym_secret) is broken; restore it"
+        ) from error

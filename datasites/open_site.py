@@ -14,6 +14,7 @@ from datasites.config import Site
 from datasites.errors import DatasetError, RecordError
 from datasites.keys import load_site_key
 from datasites.ledger import Ledger
+from datasites.lineage import retired_because
 from datasites.records import Records
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
@@ -72,8 +73,10 @@ class OpenSite:
         """The cage of a dataset version, made and warmed up when it is first asked for.
 
         Raises:
-            DatasetError: The version's files no longer have the hash that names them.
+            DatasetError: The version was withdrawn, or its files are no longer what they were.
         """
+        if (reason := retired_because(self.site.lineages, version)) is not None:
+            raise DatasetError(f"dataset version {version[:12]} was withdrawn: {reason}")
         with self._cages_turn:
             if version not in self._cages:
                 if not is_intact(self.site.datasets, version):

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from datasites.catalogue import read_card
+from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import PublishedDataset, RequestRow
 from datasites.requests import find_requests
@@ -28,7 +29,11 @@ def describe_site(site: OpenSite, server_uid: str) -> str:
             "public_key": site.key.public_hex,
             "policy": site.policy.model_dump(mode="json"),
             "policy_sha256": site.policy.sha256,
-            "datasets": [_dataset(site, row) for row in published],
+            "datasets": [
+                _dataset(site, row)
+                for row in published
+                if retired_because(site.site.lineages, row.version) is None
+            ],
         }
     )
 

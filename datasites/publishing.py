@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datasites.audit_log import Event
+from datasites.audit_log import Event, read_events
 from datasites.catalogue import is_intact, read_card, versions_on_disk
 from datasites.errors import DatasetError
+from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
 from datasites.records import PublishedDataset, utc_now
 
@@ -25,8 +26,24 @@ def publish_all(site: OpenSite, syft: SyftSide) -> list[str]:
         if not known:
             _publish(site, syft, version)
             new.append(version)
-        site.cage(version)
+        if retired_because(site.site.lineages, version) is None:
+            site.cage(version)
+    _log_withdrawals(site)
     return new
+
+
+def _log_withdrawals(site: OpenSite) -> None:
+    """Record each version that was retired since, once; it may have been while the site was off."""
+    logged = {
+        line["detail"]["version"]
+        for line in read_events(site.site.audit)
+        if line["event"] == Event.DATASET_WITHDRAWN
+    }
+    for version in versions_on_disk(site.site.datasets):
+        reason = retired_because(site.site.lineages, version)
+        if reason is not None and version not in logged:
+            name = read_card(site.site.datasets, version).name
+            site.audit.append(Event.DATASET_WITHDRAWN, "site", name, version=version, reason=reason)
 
 
 def _publish(site: OpenSite, syft: SyftSide, version: str) -> None:

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from datasites.audit_log import Event
-from datasites.catalogue import training_images
+from datasites.catalogue import read_card, training_images
 from datasites.errors import DecisionError, RunRefused
+from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
 from datasites.records import PublishedDataset, RequestRow, utc_now
 from policies.contract import Terms
@@ -117,7 +118,8 @@ def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
     if name not in site.findings:
         terms = request_terms(row)
         images = training_images(site.site.datasets, terms.version)
-        site.findings[name] = check_request(row.text, terms, site.policy, images)
+        methods = read_card(site.site.datasets, terms.version).deidentification
+        site.findings[name] = check_request(row.text, terms, site.policy, images, methods)
     return site.findings[name]
 
 
@@ -149,6 +151,8 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
         ) from error
     with site.records.read() as session:
         published = session.get(PublishedDataset, terms.version)
+    if retired_because(site.site.lineages, terms.version) is not None:
+        published = None
         pending = session.scalar(
             select(func.count()).where(
                 RequestRow.account == account, RequestRow.state == RequestState.PENDING

@@ -24,6 +24,7 @@ from datasites.audit_log import Event
 from datasites.catalogue import handle
 from datasites.errors import DatasetError, RunRefused, SandboxError
 from datasites.ledger import Outcome, RunId, RunState
+from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import RequestRow
 from datasites.requests import RequestState
@@ -118,6 +119,17 @@ def _run(
     sent = _parse_weights(weights)
     if findings := check_arguments(config, terms) + check_weights(sent, contract):
         raise RunRefused(findings)
+    if retired_because(site.site.lineages, terms.version) is not None:
+        raise RunRefused(
+            [
+                refuse(
+                    "dataset.withdrawn",
+                    f"{terms.dataset} version {terms.version[:12]} was withdrawn by the hospital",
+                    "a version that is published",
+                    "submit a new request for the version that came after it",
+                )
+            ]
+        )
     try:
         cage = site.cage(terms.version)
     except DatasetError as error:

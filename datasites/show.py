@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from datasites.audit_log import Verification
-from datasites.catalogue import Card
 from policies.contract import in_megabytes
 
 STYLES = {"pass": "green", "read": "yellow", "refuse": "red"}
@@ -112,21 +111,6 @@ def print_sheet(out: Console, sheet: Mapping[str, Any]) -> None:
         )
 
 
-def print_datasets(out: Console, cards: Mapping[str, Card]) -> None:
-    """The dataset versions in one table."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("Dataset", "Version", "Images", "Shape", "Classes", "Licence"):
-        table.add_column(heading, overflow="fold")
-    for version, card in cards.items():
-        images = "  ".join(f"{split} {_count(card, split)}" for split in card.counts)
-        shape = " x ".join(map(str, card.shape))
-        table.add_row(
-            card.name, version[:12], images, shape, escape(", ".join(card.classes)),
-            escape(card.licence),
-        )  # fmt: skip
-    out.print(table if cards else "No dataset yet. Publish one with `sitegate dataset publish`.")
-
-
 def print_event(out: Console, line: Mapping[str, Any]) -> None:
     """One event of the log in one line."""
     hidden = {"signature", "public_key"}
@@ -157,11 +141,6 @@ def print_verification(out: Console, found: Verification) -> None:
 
 def _field(out: Console, name: str, value: str) -> None:
     out.print(Text(f"{name:<10}", "bold") + Text(value), soft_wrap=False)
-
-
-def _count(card: Card, split: str) -> str:
-    images = card.images(split)
-    return "suppressed" if images is None else f"{images:,}"
 
 
 def _when(time: str) -> str:

@@ -369,7 +369,9 @@ class Gate:
     def publish(self, name: str, version: str) -> str:
         """Register a version: the private side is a handle, the mock is drawn from the schema."""
         card = read_card(self._site.site.datasets, version)
-        mock: dict[str, np.ndarray[Any, Any]] = draw_mock(card.shape, len(card.classes))
+        mock: dict[str, np.ndarray[Any, Any]] = draw_mock(
+            card.shape, len(card.classes), dtype=card.dtype
+        )
         twin = TwinObject(
             private_obj=ActionObject.from_obj(handle(name, version)),
             mock_obj=ActionObject.from_obj(mock),

@@ -13,6 +13,10 @@ from policies.strict import Strict, model_sha256, validation_sentences
 
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*$")]
 
+MethodCode = Annotated[str, StringConstraints(pattern=r"^1131\d\d$")]
+"""A code of CID 7050 (PS3.16): 113100 for the basic profile, 113101 and on for its options."""
+Modality = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,8}$")]
+
 UNSAFE_CALLS = (
     "open",
     "exec",
@@ -126,6 +130,24 @@ class SandboxRule(Strict):
     """Processes and threads of one run."""
 
 
+class PublishingRule(Strict):
+    """What the hospital's own images need before they become a dataset version."""
+
+    minimum_per_class: int = Field(default=10, ge=1, le=1_000_000)
+    """Fewest images of each class; a dataset with a smaller class is not published."""
+    minimum_patients: int = Field(default=10, ge=1, le=1_000_000)
+    """Fewest patients of a dataset."""
+    options: tuple[MethodCode, ...] = ()
+    """De-identification methods that a version's certificate has to list, as in (0012,0064)."""
+    text_search: Literal["required", "if installed", "off"] = "required"
+    """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
+    published all the same, or the search is not made."""
+    suspect_modalities: tuple[Modality, ...] = ("US", "SC", "OT", "ES", "XC")
+    """Modalities whose images are left out unless they are marked as free of burned-in text."""
+    recognisable_heads: Literal["refuse", "allow"] = "refuse"
+    """CT and MR that may show a face (113102 is not applied)."""
+
+
 class PrivacyRule(Strict):
     """Protection added to what leaves."""
 
@@ -160,6 +182,8 @@ class Policy(Strict):
     """How much may leave in one run."""
     sandbox: SandboxRule = SandboxRule()
     """What one run may use up."""
+    publishing: PublishingRule = PublishingRule()
+    """What the hospital's own images need before they become a dataset version."""
     privacy: PrivacyRule
     """Protection added to what leaves."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from policies.contract import Terms
 from policies.document import Policy
@@ -11,7 +11,13 @@ from policies.job_rules import check_job
 from policies.strict import some
 
 
-def check_request(text: str, terms: Terms, policy: Policy, examples: int | None) -> list[Finding]:
+def check_request(
+    text: str,
+    terms: Terms,
+    policy: Policy,
+    examples: int | None,
+    methods: Collection[str] = (),
+) -> list[Finding]:
     """The policy's verdict on a request, rule by rule, the kept rules included.
 
     Args:
@@ -19,6 +25,7 @@ def check_request(text: str, terms: Terms, policy: Policy, examples: int | None)
         terms: What the request asks for.
         policy: The hospital's policy.
         examples: Training images of the dataset version, None when the number is suppressed.
+        methods: Codes of the de-identification methods that the version's certificate lists.
     """
     contract = terms.contract
     size_mb = contract.size_bytes / 1e6 if contract else 0.0
@@ -73,6 +80,7 @@ def check_request(text: str, terms: Terms, policy: Policy, examples: int | None)
             f"at least {policy.examples.minimum}",
             "ask for a larger dataset",
         ),
+        *_check_methods(methods, policy),
         *check_job(text, terms.entry, policy.job),
     ]
     if policy.privacy.mode == "none":
@@ -86,6 +94,22 @@ def check_request(text: str, terms: Terms, policy: Policy, examples: int | None)
             )
         )
     return findings
+
+
+def _check_methods(methods: Collection[str], policy: Policy) -> list[Finding]:
+    """What a policy demands of the certificate; nothing when it demands nothing."""
+    demanded = policy.publishing.options
+    if not demanded:
+        return []
+    return [
+        _rule(
+            "publishing.options",
+            set(demanded) <= set(methods),
+            f"certificate lists {some(sorted(methods)) or 'no method'}",
+            some(demanded),
+            "ask the hospital to publish a version with these methods",
+        )
+    ]
 
 
 def _check_ranges(terms: Terms, policy: Policy) -> list[Finding]:

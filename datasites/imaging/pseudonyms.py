@@ -18,15 +18,18 @@ class Pseudonyms:
     def __init__(self, secret: bytes) -> None:
         if len(secret) < 32:
             raise ValueError("a pseudonym secret has at least 32 bytes")
-        self._secret = secret
+        self.secret = secret
 
     def key(self, kind: str, value: str) -> str:
         """32 hex digits for a value of a kind (`patient`, `series`, `item`, …)."""
         return self._hash(kind, value)[:16].hex()
 
-    def patient(self, patient_id: str, issuer: str = "") -> str:
-        """The key of a patient, by Patient ID (0010,0020) and its issuer (0010,0021)."""
-        return self.key("patient", f"{issuer.strip()}\0{patient_id.strip()}")
+    def patient(self, patient_id: str) -> str:
+        """The key of a patient, by Patient ID (0010,0020) alone.
+
+        Two patients of two issuers with one ID are taken for one: they stay in one split.
+        """
+        return self.key("patient", patient_id.strip())
 
     def uid(self, uid: str) -> str:
         """A UID for a UID: a UUIDv4-shaped number below 2.25 (PS3.5 B.2)."""
@@ -42,4 +45,4 @@ class Pseudonyms:
 
     def _hash(self, kind: str, value: str) -> bytes:
         message = f"{kind}\0{value}".encode("utf-8", "surrogateescape")
-        return hmac.digest(self._secret, message, hashlib.sha256)
+        return hmac.digest(self.secret, message, hashlib.sha256)

@@ -248,7 +248,8 @@ def check_at(site: Site, job: Job, wanted: Wanted) -> list[Finding]:
     dataset = site.dataset(wanted.dataset)
     terms = wanted.at(dataset.version, job.entry)
     images = _total(dataset.card["counts"].get("train", {}))
-    return check_request(job.text, terms, site.policy, images)
+    methods = dataset.card.get("deidentification", ())
+    return check_request(job.text, terms, site.policy, images, methods)
 
 
 def _group(arrays: Arrays, prefix: str) -> Arrays:

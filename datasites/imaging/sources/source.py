@@ -6,11 +6,15 @@ writes them down takes a keyed hash first (`datasites.imaging.pseudonyms`).
 
 from __future__ import annotations
 
+import contextlib
+import io
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
+
+from datasites.imaging.problems import Quarantined
 
 MAXIMUM_FILE_BYTES = 4 * 10**9
 
@@ -24,30 +28,43 @@ class Item:
         path: The file, or the archive that holds `member`.
         member: Name inside the zip archive `path`.
         content: The bytes of a DICOM file (PS3.10) that was fetched from a PACS.
-        title: The class that its folder names, where the source has a folder per class.
+        size: Bytes, as far as they are known before reading.
+        folder: The folder at the top of the source that it lies in, which may name its class.
+        refused: Why it must not even be opened.
     """
 
     name: str
     path: Path | None = None
     member: str | None = None
     content: bytes | None = None
-    title: str | None = None
+    size: int = 0
+    folder: str | None = None
+    refused: Quarantined | None = None
 
-    def read(self) -> bytes:
-        """The whole file.
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, to read from its start.
 
         Raises:
             OSError: It cannot be read, or is no longer there.
             zipfile.BadZipFile: The archive is damaged at this member.
         """
         if self.content is not None:
-            return self.content
-        if self.path is None:
+            yield io.BytesIO(self.content)
+        elif self.path is None:
             raise FileNotFoundError("the item has neither a path nor content")
-        if self.member is None:
+        elif self.member is None:
             with self.path.open("rb") as file:
-                return file.read(MAXIMUM_FILE_BYTES)
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                yield file
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+                yield cast(BinaryIO, member)
+
+    def read(self) -> bytes:
+        """The whole file; raises as `open`."""
+        if self.content is not None:
+            return self.content
+        with self.open() as file:
             return file.read(MAXIMUM_FILE_BYTES)
 
 
@@ -56,12 +73,17 @@ class Unit:
     """What is processed together and journalled at once: a DICOM series, or one picture.
 
     Attributes:
-        name: The Series Instance UID, or the name of its only item.
+        name: Names it, and changes when its files do.
         items: At least one.
     """
 
     name: str
     items: tuple[Item, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its items, as far as they are known."""
+        return sum(len(item.content) if item.content else item.size for item in self.items)
 
 
 class Source(Protocol):

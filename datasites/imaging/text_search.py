@@ -1,0 +1,154 @@
+"""Finds words in pixels with Tesseract, Debian's `tesseract-ocr`, one process per batch of images.
+
+What stands on a radiograph has an uneven ground and noise, which Tesseract reads badly: it is taken
+away first. Each image becomes up to two pages, one of what is brighter than its surroundings and
+one of what is darker, with everything below the noise made white. A page without ink is not read.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import grey_closing, grey_opening
+
+HOW_TO_INSTALL = (
+    "Text in images is searched with Tesseract, which is not installed; "
+    "run `apt install tesseract-ocr`."
+)
+MINIMUM_LETTERS = 3
+MINIMUM_CONFIDENCE = 20.0
+SHORT_WORD, SHORT_WORD_CONFIDENCE = 3, 60.0
+"""Words of up to so many letters and digits need more: noise reads as short words."""
+SHORTEST_SIDE, LONGEST_SIDE, COARSE_SIDE = 448, 2048, 700
+STROKE, NOISE_DEVIATIONS, LEAST_CONTRAST, LEAST_INK = 5, 6.0, 12.0, 20
+"""Widest stroke in pixels; how far ink stands out from noise, and from the ground in grey levels;
+pixels of ink below which there is no word."""
+TIMEOUT_PER_IMAGE_S = 20.0
+
+
+def find_tesseract() -> TextSearch | None:
+    """The search, or nothing where Tesseract is not installed: `HOW_TO_INSTALL` says what to do."""
+    program = shutil.which("tesseract")
+    return TextSearch(Path(program)) if program else None
+
+
+class TextSearch:
+    """Counts words in images. What they say never leaves this class: it may name a patient."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = program
+        self.version = self._read_version()
+
+    def count_words(self, images: Sequence[NDArray[np.uint8]]) -> list[int]:
+        """How many words each image holds, 0 for none.
+
+        images: (H, W) uint8 each, text bright on dark or dark on bright.
+        """
+        if not images:
+            return []
+        counts = self._search(images)
+        if counts is None and len(images) > 1:
+            return [count for image in images for count in self.count_words([image])]
+        return counts if counts is not None else [1]
+
+    def _search(self, images: Sequence[NDArray[np.uint8]]) -> list[int] | None:
+        """Words by image, or nothing if Tesseract failed or took too long."""
+        pages = [(i, page) for i, image in enumerate(images) for page in _find_ink(image)]
+        counts = [0] * len(images)
+        if not pages:
+            return counts
+        tiff = io.BytesIO()
+        pages[0][1].save(tiff, "TIFF", save_all=True, append_images=[page for _, page in pages[1:]])
+        command = [str(self._program), "stdin", "stdout", "--psm", "11", "--dpi", "96", "tsv"]
+        try:
+            done = subprocess.run(
+                command,
+                input=tiff.getvalue(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=TIMEOUT_PER_IMAGE_S * len(images),
+                check=True,
+                env={**os.environ, "OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"},
+            )
+        except (subprocess.SubprocessError, OSError):
+            return None
+        for number in _word_pages(done.stdout.decode("utf-8", "replace")):
+            if 0 < number <= len(pages):
+                counts[pages[number - 1][0]] += 1
+        return counts
+
+    def _read_version(self) -> str:
+        done = subprocess.run(
+            [str(self._program), "--version"], capture_output=True, timeout=20, check=True
+        )
+        return done.stdout.decode("utf-8", "replace").splitlines()[0].strip()
+
+
+def _find_ink(image: NDArray[np.uint8]) -> Iterator[Image.Image]:
+    """Pages, black on white, of what is brighter and of what is darker than its surroundings.
+
+    An image of more than a coarse side is looked at twice, so that large letters have thin strokes.
+    """
+    yield from _lift(_reduce(image, LONGEST_SIDE))
+    if max(image.shape) > 1.5 * COARSE_SIDE:
+        yield from _lift(_reduce(image, COARSE_SIDE))
+
+
+def _lift(grey: NDArray[np.float32]) -> Iterator[Image.Image]:
+    if min(grey.shape) < 2 * STROKE:
+        return
+    size = (STROKE, STROKE)
+    for height in (grey - grey_opening(grey, size), grey_closing(grey, size) - grey):
+        middle = float(np.median(height))
+        deviation = 1.4826 * float(np.median(np.abs(height - middle)))
+        least = max(middle + NOISE_DEVIATIONS * deviation, LEAST_CONTRAST)
+        ink = height[height > least]
+        if ink.size < LEAST_INK:
+            continue
+        white = 0.6 * least
+        black = max(float(np.percentile(ink, 75)), white + 1)
+        page = 255 - 255 * np.clip((height - white) / (black - white), 0, 1)
+        yield _enlarge(np.pad(page.astype(np.uint8), 4, constant_values=255))
+
+
+def _reduce(image: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
+    if max(image.shape) > longest:
+        height, width = (max(1, side * longest // max(image.shape)) for side in image.shape)
+        picture = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+        image = np.asarray(picture)
+    return image.astype(np.float32)
+
+
+def _enlarge(page: NDArray[np.uint8]) -> Image.Image:
+    """The page enlarged by a whole factor, so that small letters have enough pixels."""
+    picture = Image.fromarray(page)
+    factor = -(-SHORTEST_SIDE // min(picture.size))
+    longest_factor = max(1, LONGEST_SIDE // max(picture.size))
+    factor = min(factor, longest_factor)
+    if factor == 1:
+        return picture
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC
+    )
+
+
+def _word_pages(table: str) -> Iterator[int]:
+    """The page of each word of Tesseract's table (TSV), from 1."""
+    for line in table.splitlines():
+        columns = line.split("\t")
+        if len(columns) != 12 or not columns[1].isdecimal():
+            continue
+        letters = sum(character.isalnum() for character in columns[11])
+        least = SHORT_WORD_CONFIDENCE if letters <= SHORT_WORD else MINIMUM_CONFIDENCE
+        if letters >= MINIMUM_LETTERS and float(columns[10]) >= least:
+            yield int(columns[1])

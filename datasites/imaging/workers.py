@@ -1,0 +1,153 @@
+"""Worker processes for files that may crash or hang a decoder; a broken file costs only itself.
+
+A batch that crashes, hangs or needs too much memory is taken apart: its units run alone, then the
+items of a unit alone, so that only the culprit is put into quarantine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import resource
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from typing import TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from datasites.imaging.preparing import PreparedUnit, Settings, prepare
+from datasites.imaging.problems import Reason
+from datasites.imaging.pseudonyms import Pseudonyms
+from datasites.imaging.sources.source import Item, Unit
+
+BATCH_ITEMS = 16
+BATCH_BYTES = 200_000_000
+SECONDS_PER_BATCH, SECONDS_PER_ITEM = 60, 10
+MEMORY_BYTES = 6 * 2**30
+T = TypeVar("T")
+R = TypeVar("R")
+Q = TypeVar("Q")
+
+
+class Workers:
+    """A pool of processes that read foreign files."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or len(os.sched_getaffinity(0))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["datasites.imaging.preparing"])
+        self._pool = ProcessPool(self.count, initializer=_limit, context=context)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def map(
+        self, function: Callable[[list[T]], list[R]], batches: Iterable[list[T]], otherwise: Q
+    ) -> Iterator[list[R | Q]]:
+        """Apply a function to batches in other processes; results in their order.
+
+        `otherwise` stands for each item that ends or stops the process that looks at it.
+        """
+        scheduled = [(batch, self._call(function, batch)) for batch in batches]
+        for batch, future in scheduled:
+            try:
+                yield list(future.result())
+            except (TimeoutError, ProcessExpired, MemoryError):
+                results: list[R | Q] = []
+                for item in batch:
+                    try:
+                        results += self._call(function, [item]).result()
+                    except (TimeoutError, ProcessExpired, MemoryError):
+                        results.append(otherwise)
+                yield results
+
+    def _call(self, function: Callable[[list[T]], list[R]], batch: list[T]) -> Future[list[R]]:
+        seconds = SECONDS_PER_BATCH + SECONDS_PER_ITEM * len(batch)
+        future: Future[list[R]] = self._pool.schedule(function, args=(batch,), timeout=seconds)
+        return future
+
+    def prepare(self, units: Iterable[Unit], settings: Settings) -> Iterator[list[PreparedUnit]]:
+        """Prepare units in batches, a few at a time; results as they come."""
+        waiting: dict[Future[list[PreparedUnit]], list[Unit]] = {}
+        again: list[list[Unit]] = []
+        batches = _batches(units)
+        more = True
+        while more or waiting or again:
+            while (again or more) and len(waiting) < 2 * self.count:
+                batch = again.pop() if again else next(batches, None)
+                if batch is None:
+                    more = False
+                    break
+                waiting[self._schedule(batch, settings)] = batch
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                batch = waiting.pop(future)
+                try:
+                    yield future.result()
+                except (TimeoutError, ProcessExpired, MemoryError) as error:
+                    if len(batch) > 1:
+                        again += [[unit] for unit in batch]
+                    else:
+                        yield [self._without_culprits(batch[0], settings, error)]
+
+    def _without_culprits(self, unit: Unit, settings: Settings, error: Exception) -> PreparedUnit:
+        """A unit without the items that end every process that reads them."""
+        culprits = []
+        for item in unit.items if len(unit.items) > 1 else ():
+            try:
+                self._schedule([Unit(unit.name, (item,))], settings).result()
+            except (TimeoutError, ProcessExpired, MemoryError):
+                culprits.append(item)
+        rest = tuple(item for item in unit.items if item not in culprits) if culprits else ()
+        key = Pseudonyms(settings.secret).key("unit", unit.name)
+        prepared = PreparedUnit(key)
+        if rest:
+            with contextlib.suppress(TimeoutError, ProcessExpired, MemoryError):
+                prepared = self._schedule([Unit(unit.name, rest)], settings).result()[0]
+        for item in culprits or unit.items:
+            prepared.quarantined.append(_given_up(item, settings, error))
+        prepared.items = len(unit.items)
+        return prepared
+
+    def _schedule(self, batch: list[Unit], settings: Settings) -> Future[list[PreparedUnit]]:
+        seconds = SECONDS_PER_BATCH + SECONDS_PER_ITEM * sum(len(unit.items) for unit in batch)
+        future: Future[list[PreparedUnit]] = self._pool.schedule(
+            prepare, args=(batch, settings), timeout=seconds
+        )
+        return future
+
+
+def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    batch: list[Unit] = []
+    items = size = 0
+    for unit in units:
+        batch.append(unit)
+        items, size = items + len(unit.items), size + unit.size
+        if items >= BATCH_ITEMS or size >= BATCH_BYTES:
+            yield batch
+            batch, items, size = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _given_up(item: Item, settings: Settings, error: Exception) -> tuple[str, Reason, str]:
+    """The last word about an item that ends or stops every process that reads it."""
+    if isinstance(error, MemoryError):
+        reason, detail = Reason.TOO_LARGE, "needs more memory than one file may have"
+    elif isinstance(error, TimeoutError):
+        reason, detail = Reason.BROKEN, "the decoder does not come to an end with it"
+    else:
+        reason, detail = Reason.BROKEN, "the decoder crashes on it"
+    return Pseudonyms(settings.secret).key("sop", item.name), reason, detail
+
+
+def _limit() -> None:
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # decoders write to it what they think of a file
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,100 @@
+"""What a site remembers of a version beside the arrays: whose image each row is, by keyed hash.
+
+It stays outside the version's directory, so that approved code does not see it. It lets a patient
+be withdrawn, keeps patients in their split from version to version, and holds the de-identified
+headers. One JSON line per image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.catalogue import read_card, versions_on_disk
+from datasites.errors import DatasetError
+from datasites.files import write_private
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image of a version.
+
+    Attributes:
+        split: Its split.
+        row: Its row in the split's arrays.
+        patient: Key of the patient.
+        instance: Key of the SOP instance.
+        frame: Frame of the instance.
+        label: Its class.
+        header: De-identified header, DICOM JSON Model (PS3.18 Annex F).
+    """
+
+    split: str
+    row: int
+    patient: str
+    instance: str
+    frame: int
+    label: int
+    header: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The images of a version, and the version before it."""
+
+    members: tuple[Member, ...]
+    parent: str | None
+
+    @property
+    def split_of_patient(self) -> dict[str, str]:
+        """Patient -> split."""
+        return {member.patient: member.split for member in self.members}
+
+
+def write_lineage(lineages: Path, version: str, lineage: Lineage) -> None:
+    """Keep the lineage of a version; doing it again changes nothing."""
+    lineages.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lines = [json.dumps({"parent": lineage.parent})]
+    lines += [json.dumps(asdict(member), separators=(",", ":")) for member in lineage.members]
+    write_private(lineages / f"{version}.jsonl", ("\n".join(lines) + "\n").encode())
+
+
+def read_lineage(lineages: Path, version: str) -> Lineage | None:
+    """The lineage of a version, None for one that was published as arrays.
+
+    Raises:
+        DatasetError: It is broken.
+    """
+    try:
+        first, *lines = (lineages / f"{version}.jsonl").read_text().splitlines()
+        members = tuple(Member(**json.loads(line)) for line in lines)
+        return Lineage(members, json.loads(first)["parent"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"what the site remembers of version {version[:12]} is broken; restore state/lineages"
+        ) from error
+
+
+def retire(lineages: Path, version: str, reason: str) -> None:
+    """Let nothing run on a version any more; it stays on disk as evidence."""
+    lineages.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(lineages / f"{version}.retired", reason.encode())
+
+
+def retired_because(lineages: Path, version: str) -> str | None:
+    """Why nothing may run on a version any more; None when it may."""
+    path = lineages / f"{version}.retired"
+    return path.read_text() if path.exists() else None
+
+
+def latest_version(datasets: Path, lineages: Path, name: str) -> str | None:
+    """The version of a dataset that no other version comes after, the last written of several."""
+    cards = {v: read_card(datasets, v) for v in versions_on_disk(datasets)}
+    mine = {v: c for v, c in cards.items() if c.name == name}
+    parents = {card.parent for card in mine.values()}
+    ends = [v for v in mine if v not in parents and retired_because(lineages, v) is None]
+    return max(ends, key=lambda v: (datasets / v / "card.json").stat().st_mtime_ns, default=None)

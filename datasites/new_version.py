@@ -1,0 +1,474 @@
+"""From a source to a dataset version: read, checked, split by patient, certified, written.
+
+Reading may be stopped at any time: the same command goes on where it was (`imaging.journal`). The
+version is written in the end, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasites.catalogue import Card, Rows, SplitArrays, write_version
+from datasites.certificate import Action, Certificate, Method, TextSearch, sign_certificate
+from datasites.config import Site
+from datasites.errors import DatasetError
+from datasites.imaging.journal import Entry, Journal
+from datasites.imaging.labels import Labels
+from datasites.imaging.preparing import Settings
+from datasites.imaging.problems import Reason
+from datasites.imaging.recipe import read_recipe
+from datasites.imaging.sources.source import Source, Unit
+from datasites.imaging.splits import Placed, look_alikes, split_by_patient
+from datasites.imaging.standardise import Standardisation
+from datasites.imaging.text_search import find_tesseract
+from datasites.imaging.workers import Workers
+from datasites.keys import load_pseudonyms, load_site_key
+from datasites.lineage import Lineage, Member, latest_version, read_lineage, write_lineage
+from policies.document import Policy
+from policies.strict import canonical_json
+
+LIBRARIES = ("numpy", "Pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg",
+             "pylibjpeg-rle")  # fmt: skip
+INSTALL_TESSERACT = "install it (`apt install tesseract-ocr`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a person asks for when they publish."""
+
+    name: str
+    classes: tuple[str, ...]
+    licence: str
+    labels: Labels
+    standardisation: Standardisation = field(default_factory=Standardisation)
+    options: tuple[str, ...] = ()
+    shares: Mapping[str, float] = field(
+        default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2}
+    )
+    seed: int = 0
+    description: str = ""
+    published_by: str = ""
+    patient_per_file: bool = False
+    identity: str = ""
+    """Of source and labels, for resuming; it may be read, so it is a keyed hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far reading is: items looked at, of how many if that is known, images, quarantined."""
+
+    done: int
+    total: int | None
+    images: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a publication."""
+
+    version: str
+    card: Card
+    quarantined: Mapping[tuple[Reason, str], int]
+    """Reason and detail -> files or images."""
+    keys: Mapping[str, tuple[Reason, str]]
+    """Key of each item in quarantine; whoever has the source and the secret can name it."""
+    resumed: int
+    look_alikes: int
+    text_searched: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as JSON types, without the keys."""
+        return {
+            "version": self.version,
+            "card": self.card.model_dump(mode="json"),
+            "quarantined": [
+                {"reason": reason.value, "detail": detail, "files": count}
+                for (reason, detail), count in self.quarantined.items()
+            ],
+            "resumed": self.resumed,
+            "look_alikes": self.look_alikes,
+            "text_searched": self.text_searched,
+        }
+
+
+def publish_images(
+    site: Site,
+    source: Source,
+    wanted: Publication,
+    workers: Workers,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Publish a source as a new version of a dataset; the caller tells a running site.
+
+    Raises:
+        DatasetError: The policy does not allow it, or nothing is left to publish.
+        UnreadableSourceError: The source is not what it should be, or stopped answering.
+    """
+    policy = site.policy()
+    recipe = read_recipe(wanted.options)
+    codes = tuple(code for code, _ in recipe.codes)
+    _check_allowed(policy, wanted, codes)
+    tool = _text_search_tool(policy)
+    settings = Settings(
+        standardisation=wanted.standardisation,
+        labels=wanted.labels,
+        options=wanted.options,
+        search_text=tool is not None,
+        suspect_modalities=policy.publishing.suspect_modalities,
+        allow_heads=policy.publishing.recognisable_heads == "allow",
+        patient_per_file=wanted.patient_per_file,
+        secret=load_pseudonyms(site.keys).secret,
+    )
+    identity = [
+        wanted.name, wanted.identity, wanted.standardisation.sha256, recipe.sha256,
+        list(wanted.classes), settings.search_text, settings.suspect_modalities,
+        settings.allow_heads, settings.patient_per_file,
+    ]  # fmt: skip
+    directory = site.state / "imports" / hashlib.sha256(canonical_json(identity)).hexdigest()[:32]
+    journal = Journal(directory, wanted.standardisation.shape, wanted.standardisation.dtype)
+    try:
+        resumed = journal.looked_at
+        _read(source, journal, settings, workers, on_progress)
+        outcome = _finish(site, policy, source, wanted, journal, tool)
+    finally:
+        journal.close()
+    shutil.rmtree(directory)
+    return Outcome(
+        *outcome,
+        quarantined=Counter(journal.quarantined.values()),
+        keys=journal.quarantined,
+        resumed=resumed,
+        look_alikes=look_alikes([_placed(entry) for entry in journal.entries]),
+        text_searched=tool is not None,
+    )
+
+
+def _read(
+    source: Source,
+    journal: Journal,
+    settings: Settings,
+    workers: Workers,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    from datasites.imaging.pseudonyms import Pseudonyms
+
+    pseudonyms = Pseudonyms(settings.secret)
+
+    def is_done(name: str) -> bool:
+        return journal.is_done(pseudonyms.key("unit", name))
+
+    def counted(units: Iterable[Unit]) -> Iterator[Unit]:
+        for unit in units:
+            on_progress(_progress(journal, source))
+            yield unit
+
+    on_progress(_progress(journal, source))
+    for prepared in workers.prepare(counted(source.units(is_done)), settings):
+        journal.write(prepared)
+        on_progress(_progress(journal, source))
+
+
+def _progress(journal: Journal, source: Source) -> Progress:
+    return Progress(journal.looked_at, source.items, len(journal.entries), len(journal.quarantined))
+
+
+def _finish(
+    site: Site,
+    policy: Policy,
+    source: Source,
+    wanted: Publication,
+    journal: Journal,
+    tool: str | None,
+) -> tuple[str, Card]:
+    """Split what was read, check it against the policy's minimums, certify and write it."""
+    entries = _without_duplicates(journal)
+    if not entries:
+        reasons = Counter(reason.value for reason, _ in journal.quarantined.values())
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(6))
+        raise DatasetError(
+            f"no image is left to publish ({told or 'the source is empty'}); "
+            "`sitegate dataset scan` says more"
+        )
+    parent = latest_version(site.datasets, site.lineages, wanted.name)
+    before = read_lineage(site.lineages, parent) if parent else None
+    split_of = split_by_patient(
+        [_placed(e) for e in entries], wanted.shares, seed=wanted.seed,
+        earlier=before.split_of_patient if before else None,
+    )  # fmt: skip
+    members = _members(entries, split_of, journal)
+    _check_minimums(policy, wanted, entries, split_of)
+    numbers = {p: n for n, p in enumerate(dict.fromkeys(e.patient for e in entries))}
+    splits: dict[str, SplitArrays] = {}
+    patients: dict[str, NDArray[np.int32]] = {}
+    for split in wanted.shares:
+        mine = [e for e in entries if split_of[e.patient] == split]
+        labels = np.array([e.label for e in mine], dtype=np.int64)
+        splits[split] = (journal.rows([e.row for e in mine]), labels)
+        patients[split] = np.array([numbers[e.patient] for e in mine], dtype=np.int32)
+    splits = {split: arrays for split, arrays in splits.items() if len(arrays[1])}
+    patients = {split: patients[split] for split in splits}
+    added, withdrawn = _changes(before, members)
+    recipe = read_recipe(wanted.options)
+    tools = {name: installed(name) for name in LIBRARIES}
+    heads = {k: journal.counts[f"head {k}"] for k in ("yes", "possibly")}
+    smallest = min(
+        int((labels == k).sum())
+        for _, labels in splits.values()
+        for k in range(len(wanted.classes))
+    )
+
+    def certify(card: Card, files: dict[str, str]) -> bytes:
+        certificate = Certificate(
+            dataset=card.name,
+            site=site.config.title,
+            source=source.kind,
+            published_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            published_by=wanted.published_by,
+            methods=tuple(Method(code=code, meaning=meaning) for code, meaning in recipe.codes),
+            recipe_sha256=recipe.sha256,
+            actions=tuple(
+                Action(attribute=tag, action=action, count=count)
+                for (tag, action), count in sorted(journal.actions.items())
+            ),
+            text_search=TextSearch(
+                tool=tool,
+                searched=journal.counts["text searched"],
+                found=journal.counts["text found"],
+            ),
+            images=len(entries),
+            patients=len(numbers),
+            smallest_group=smallest,
+            quarantined=dict(Counter(r.value for r, _ in journal.quarantined.values())),
+            recognisable=heads,
+            look_alikes=look_alikes([_placed(e) for e in entries]),
+            seed=wanted.seed,
+            arrays=files,
+            standardisation_sha256=wanted.standardisation.sha256,
+            tools={**tools, **({"tesseract": tool} if tool else {})},
+            parent=parent,
+        )
+        return sign_certificate(certificate, load_site_key(site.keys))
+
+    version, card = write_version(
+        site.datasets,
+        splits,
+        name=wanted.name,
+        classes=wanted.classes,
+        source=source.kind,
+        licence=wanted.licence,
+        description=wanted.description,
+        minimum_count=policy.counts.minimum,
+        patients=patients,
+        certify=certify,
+        standardisation=wanted.standardisation,
+        modalities=_modalities(journal.counts),
+        deidentification=tuple(code for code, _ in recipe.codes),
+        recognisable=bool(sum(heads.values())),
+        made_with=tools,
+        parent=parent,
+        added=added,
+        withdrawn=withdrawn,
+    )
+    write_lineage(site.lineages, version, Lineage(members, parent))
+    return version, card
+
+
+def publish_arrays(
+    site: Site, splits: Mapping[str, SplitArrays], wanted: Publication, kind: str
+) -> tuple[str, Card]:
+    """Publish arrays that have neither headers nor patients: a MedMNIST file, drawn phantoms.
+
+    Raises:
+        DatasetError: The policy does not allow it, or a label has no class name.
+    """
+    policy = site.policy()
+    _check_allowed(policy, wanted, ())
+    labels = np.concatenate([labels for _, labels in splits.values()])
+    _check_class_sizes(policy, wanted, Counter(int(label) for label in labels))
+    _check_training(policy, len(splits["train"][1]))
+    tool = _text_search_tool(policy) if min(splits["train"][0].shape[1:3]) >= 64 else None
+    searched = found = 0
+    if tool is not None:
+        kept = {split: _without_text(*arrays) for split, arrays in splits.items()}
+        searched = len(labels)
+        found = searched - sum(len(labels) for _, labels in kept.values())
+        splits = kept
+    parent = latest_version(site.datasets, site.lineages, wanted.name)
+
+    def certify(card: Card, files: dict[str, str]) -> bytes:
+        certificate = Certificate(
+            dataset=card.name,
+            site=site.config.title,
+            source=kind,
+            published_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            published_by=wanted.published_by,
+            methods=(),
+            recipe_sha256=None,
+            not_applied=("no profile: the source holds arrays, without headers or patients",),
+            actions=(),
+            text_search=TextSearch(tool=tool, searched=searched, found=found),
+            images=sum(len(labels) for _, labels in splits.values()),
+            patients=None,
+            smallest_group=min(
+                int((labels == k).sum())
+                for _, labels in splits.values()
+                for k in range(len(wanted.classes))
+            ),
+            quarantined={Reason.TEXT_FOUND.value: found} if found else {},
+            recognisable={},
+            look_alikes=0,
+            seed=None,
+            arrays=files,
+            standardisation_sha256=None,
+            tools={"numpy": installed("numpy")},
+            parent=parent,
+        )
+        return sign_certificate(certificate, load_site_key(site.keys))
+
+    return write_version(
+        site.datasets,
+        splits,
+        name=wanted.name,
+        classes=wanted.classes,
+        source=kind,
+        licence=wanted.licence,
+        description=wanted.description,
+        minimum_count=policy.counts.minimum,
+        certify=certify,
+        parent=parent,
+    )
+
+
+def _without_text(images: Rows, labels: NDArray[np.int64]) -> SplitArrays:
+    search = find_tesseract()
+    if search is None:
+        return images, labels
+    keep = np.ones(len(labels), dtype=np.bool_)
+    for start in range(0, len(labels), 64):
+        batch = images[start : start + 64]
+        grey = list(batch if batch.ndim == 3 else batch.max(axis=3))
+        keep[start : start + 64] = np.array(search.count_words(grey)) == 0
+    return images[:][keep], labels[keep]
+
+
+def _check_allowed(policy: Policy, wanted: Publication, codes: tuple[str, ...]) -> None:
+    if wanted.name not in policy.datasets:
+        raise DatasetError(
+            f"policy {policy.title} knows no dataset `{wanted.name}` but "
+            f"{', '.join(policy.datasets)}; publish under one of these names, or change the policy"
+        )
+    if missing := sorted(set(policy.publishing.options) - set(codes)):
+        raise DatasetError(
+            f"policy {policy.title} demands the de-identification methods "
+            f"{', '.join(policy.publishing.options)}; {', '.join(missing)} would not be applied. "
+            "Name them with --option"
+        )
+
+
+def _text_search_tool(policy: Policy) -> str | None:
+    """Tesseract's name and version; None where the policy goes on without."""
+    wish = policy.publishing.text_search
+    if wish == "off":
+        return None
+    found = find_tesseract()
+    if found is None and wish == "required":
+        raise DatasetError(
+            f"policy {policy.title} requires that pixels are searched for text, and Tesseract is "
+            f"not on this machine; {INSTALL_TESSERACT}, or let the policy say "
+            "`publishing: {text_search: if installed}`"
+        )
+    return found.version if found else None
+
+
+def _without_duplicates(journal: Journal) -> list[Entry]:
+    """The images in the order of their digests, each SOP instance's frame once."""
+    first: dict[tuple[str, int], Entry] = {}
+    for entry in sorted(journal.entries, key=lambda e: (e.digest, e.label, e.instance)):
+        if (entry.instance, entry.frame) in first:
+            journal.quarantined[f"{entry.instance} {entry.row}"] = (
+                Reason.DUPLICATE,
+                "the same SOP instance was read before",
+            )
+        else:
+            first[entry.instance, entry.frame] = entry
+    return list(first.values())
+
+
+def _placed(entry: Entry) -> Placed:
+    return Placed(entry.patient, entry.label, entry.perceptual_hash, entry.digest)
+
+
+def _members(
+    entries: list[Entry], split_of: Mapping[str, str], journal: Journal
+) -> tuple[Member, ...]:
+    """Each image's place in the version, and what the site keeps about it."""
+    headers = dict(journal.headers())
+    places: Counter[str] = Counter()
+    members = []
+    for entry in entries:
+        split = split_of[entry.patient]
+        header: dict[str, Any] = json.loads(headers[entry.row])
+        members.append(
+            Member(
+                split=split, row=places[split], patient=entry.patient, instance=entry.instance,
+                frame=entry.frame, label=entry.label, header=header,
+            )
+        )  # fmt: skip
+        places[split] += 1
+    return tuple(members)
+
+
+def _check_minimums(
+    policy: Policy, wanted: Publication, entries: list[Entry], split_of: Mapping[str, str]
+) -> None:
+    _check_class_sizes(policy, wanted, Counter(e.label for e in entries))
+    patients = len({e.patient for e in entries})
+    if patients < policy.publishing.minimum_patients:
+        raise DatasetError(
+            f"the dataset has {patients} patients; policy {policy.title} wants at least "
+            f"{policy.publishing.minimum_patients} (publishing.minimum_patients)"
+        )
+    _check_training(policy, sum(split_of[e.patient] == "train" for e in entries))
+
+
+def _check_class_sizes(policy: Policy, wanted: Publication, sizes: Counter[int]) -> None:
+    minimum = policy.publishing.minimum_per_class
+    if small := [t for k, t in enumerate(wanted.classes) if sizes[k] < minimum]:
+        raise DatasetError(
+            f"class `{small[0]}` has {sizes[wanted.classes.index(small[0])]} images; policy "
+            f"{policy.title} wants at least {minimum} of each (publishing.minimum_per_class)"
+        )
+
+
+def _check_training(policy: Policy, images: int) -> None:
+    if images < policy.examples.minimum:
+        raise DatasetError(
+            f"the training split has {images} images; policy {policy.title} lets no update leave "
+            f"that rests on fewer than {policy.examples.minimum} (examples.minimum), so that "
+            "nobody could train on it"
+        )
+
+
+def _changes(before: Lineage | None, members: tuple[Member, ...]) -> tuple[int | None, int | None]:
+    """How many images were added to the parent's, and withdrawn from them."""
+    if before is None:
+        return None, None
+    now = {(m.instance, m.frame) for m in members}
+    then = {(m.instance, m.frame) for m in before.members}
+    return len(now - then), len(then - now)
+
+
+def _modalities(counts: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(k.removeprefix("modality ") for k in counts if k.startswith("modality ")))
