@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -112,6 +112,7 @@ def write_version(
     minimum_count: int,
     patients: Mapping[str, NDArray[np.int32]] | None = None,
     certify: Certify | None = None,
+    retired: Collection[str] = (),
     **about: Any,
 ) -> tuple[str, Card]:
     """Write a dataset version and give its hash and card; the same content is the same version.
@@ -127,6 +128,7 @@ def write_version(
         minimum_count: Numbers below this are suppressed in the card.
         patients: Split -> the patient of each image, (N,), numbered from 0.
         certify: Makes the certificate; without it the version has none.
+        retired: Versions that nothing runs on any more; the same content is a new version then.
         about: More fields of the card.
 
     Raises:
@@ -176,7 +178,7 @@ def write_version(
             if patients is not None:
                 np.save(draft / f"{split}_patients.npy", patients[split].astype(np.int32))
         files = _files_sha256(draft)
-        if (same := _same_content(datasets, card, files)) is not None:
+        if (same := _same_content(datasets, card, files, retired)) is not None:
             return same, read_card(datasets, same)
         (draft / "card.json").write_bytes(canonical_json(card.model_dump(mode="json")))
         if certify is not None:
@@ -217,11 +219,13 @@ def _save(path: Path, rows: Rows) -> None:
             file.write(np.ascontiguousarray(rows[start : start + ROWS_AT_A_TIME]).tobytes())
 
 
-def _same_content(datasets: Path, card: Card, files: dict[str, str]) -> str | None:
+def _same_content(
+    datasets: Path, card: Card, files: dict[str, str], retired: Collection[str]
+) -> str | None:
     """A version with the same arrays and card, whoever certified it and whatever came before."""
     lineage = {"parent": None, "added": None, "withdrawn": None}
     wanted = card.model_copy(update=lineage)
-    for version in versions_on_disk(datasets):
+    for version in set(versions_on_disk(datasets)) - set(retired):
         if read_card(datasets, version).model_copy(update=lineage) == wanted:
             theirs = _files_sha256(datasets / version)
             if {name: theirs.get(name) for name in files} == files:

@@ -301,6 +301,10 @@ def publish(
         "size": size, "channels": channels, "dtype": dtype, "ct_window": ct_window,
         "slices": slices, "fit": fit,
     }  # fmt: skip
+    options = SourceOptions(
+        modality, since, until, accession, study_description, all_studies, ae_title, senders,
+        move_to, move_port, authority, idle,
+    )  # fmt: skip
     publication = Publication(
         name=name,
         classes=titles,
@@ -313,7 +317,7 @@ def publish(
         description=described,
         published_by=person or getpass.getuser(),
         patient_per_file=patient_per_file,
-        identity=_identity(opened, source, labels, label_column, label_tag, modality, since, until),
+        identity=_identity(opened, source, options, labels, label_column, label_tag),
     )
     if is_arrays(source):
         version, card = publish_arrays(
@@ -328,10 +332,6 @@ def publish(
             say(f"{card.name} is version {version}")
         _announce(opened, as_json)
         return
-    options = SourceOptions(
-        modality, since, until, accession, study_description, all_studies, ae_title, senders,
-        move_to, move_port, authority, idle,
-    )  # fmt: skip
     with Workers() as workers:
         with _bar() as bar:
             task = bar.add_task("Publishing", total=None, rate="", quarantined="")
@@ -481,11 +481,13 @@ def _shares(text: str) -> dict[str, float]:
     return {split: share for split, share in named if share > 0}
 
 
-def _identity(site: Site, source: str, labels: Path | None, *options: object) -> str:
+def _identity(
+    site: Site, source: str, options: SourceOptions, labels: Path | None, *how: object
+) -> str:
     """The same for the same source and labels: what was read of them need not be read again."""
     where = source if "://" in source or source.startswith("receive:") else Path(source).resolve()
     table = hashlib.sha256(labels.read_bytes()).hexdigest() if labels else ""
-    return load_pseudonyms(site.keys).key("source", f"{where} {table} {options}")
+    return load_pseudonyms(site.keys).key("source", f"{where} {options.query_only} {table} {how}")
 
 
 def _version(site: Site, name: str, start: str | None) -> str:

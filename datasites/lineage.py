@@ -8,6 +8,7 @@ headers. One JSON line per image.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,31 @@ def read_lineage(lineages: Path, version: str) -> Lineage | None:
         ) from error
 
 
+def withdrawn_patients(lineages: Path, name: str) -> frozenset[str]:
+    """Keys of the patients that were withdrawn from a dataset; they do not come back."""
+    path = lineages / "withdrawn.json"
+    plain = json.loads(path.read_text()) if path.exists() else {}
+    return frozenset(plain.get(name, ()))
+
+
+def remember_withdrawn(lineages: Path, name: str, patients: Collection[str]) -> None:
+    """Remember that patients were withdrawn from a dataset."""
+    lineages.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = lineages / "withdrawn.json"
+    plain: dict[str, list[str]] = json.loads(path.read_text()) if path.exists() else {}
+    plain[name] = sorted({*plain.get(name, ()), *patients})
+    write_private(path, json.dumps(plain).encode())
+
+
 def retire(lineages: Path, version: str, reason: str) -> None:
     """Let nothing run on a version any more; it stays on disk as evidence."""
     lineages.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(lineages / f"{version}.retired", reason.encode())
+
+
+def retired_versions(lineages: Path) -> frozenset[str]:
+    """The versions that nothing may run on any more."""
+    return frozenset(path.stem for path in lineages.glob("*.retired"))
 
 
 def retired_because(lineages: Path, version: str) -> str | None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
 from typing import Any
@@ -34,7 +34,15 @@ from datasites.imaging.standardise import Standardisation
 from datasites.imaging.text_search import find_tesseract
 from datasites.imaging.workers import Workers
 from datasites.keys import load_pseudonyms, load_site_key
-from datasites.lineage import Lineage, Member, latest_version, read_lineage, write_lineage
+from datasites.lineage import (
+    Lineage,
+    Member,
+    latest_version,
+    read_lineage,
+    retired_versions,
+    withdrawn_patients,
+    write_lineage,
+)
 from policies.document import Policy
 from policies.strict import canonical_json
 
@@ -147,8 +155,8 @@ def publish_images(
     shutil.rmtree(directory)
     return Outcome(
         *outcome,
-        quarantined=Counter(journal.quarantined.values()),
-        keys=journal.quarantined,
+        quarantined=Counter((reason, detail) for _, reason, detail in journal.quarantined),
+        keys={key: (reason, detail) for key, reason, detail in journal.quarantined},
         resumed=resumed,
         look_alikes=look_alikes([_placed(entry) for entry in journal.entries]),
         text_searched=tool is not None,
@@ -166,8 +174,12 @@ def _read(
 
     pseudonyms = Pseudonyms(settings.secret)
 
+    there: set[str] = set()
+
     def is_done(name: str) -> bool:
-        return journal.is_done(pseudonyms.key("unit", name))
+        key = pseudonyms.key("unit", name)
+        there.add(key)
+        return journal.is_done(key)
 
     def counted(units: Iterable[Unit]) -> Iterator[Unit]:
         for unit in units:
@@ -177,7 +189,10 @@ def _read(
     on_progress(_progress(journal, source))
     for prepared in workers.prepare(counted(source.units(is_done)), settings):
         journal.write(prepared)
+        there.update(unit.key for unit in prepared)
         on_progress(_progress(journal, source))
+    if source.lists_everything:
+        journal.keep_only(there)
 
 
 def _progress(journal: Journal, source: Source) -> Progress:
@@ -193,10 +208,15 @@ def _finish(
     tool: str | None,
 ) -> tuple[str, Card]:
     """Split what was read, check it against the policy's minimums, certify and write it."""
-    entries = _without_duplicates(journal)
+    entries = _without_withdrawn(
+        _without_duplicates(journal), journal, withdrawn_patients(site.lineages, wanted.name)
+    )
     if not entries:
-        reasons = Counter(reason.value for reason, _ in journal.quarantined.values())
-        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(6))
+        reasons = Counter((reason, detail) for _, reason, detail in journal.quarantined)
+        told = "; ".join(
+            f"{count:,} {reason.value}: {detail}"
+            for (reason, detail), count in reasons.most_common(6)
+        )
         raise DatasetError(
             f"no image is left to publish ({told or 'the source is empty'}); "
             "`sitegate dataset scan` says more"
@@ -250,7 +270,7 @@ def _finish(
             images=len(entries),
             patients=len(numbers),
             smallest_group=smallest,
-            quarantined=dict(Counter(r.value for r, _ in journal.quarantined.values())),
+            quarantined=dict(Counter(r.value for _, r, _ in journal.quarantined)),
             recognisable=heads,
             look_alikes=look_alikes([_placed(e) for e in entries]),
             seed=wanted.seed,
@@ -277,6 +297,7 @@ def _finish(
         deidentification=tuple(code for code, _ in recipe.codes),
         recognisable=bool(sum(heads.values())),
         made_with=tools,
+        retired=retired_versions(site.lineages),
         parent=parent,
         added=added,
         withdrawn=withdrawn,
@@ -347,6 +368,7 @@ def publish_arrays(
         description=wanted.description,
         minimum_count=policy.counts.minimum,
         certify=certify,
+        retired=retired_versions(site.lineages),
         parent=parent,
     )
 
@@ -397,13 +419,22 @@ def _without_duplicates(journal: Journal) -> list[Entry]:
     first: dict[tuple[str, int], Entry] = {}
     for entry in sorted(journal.entries, key=lambda e: (e.digest, e.label, e.instance)):
         if (entry.instance, entry.frame) in first:
-            journal.quarantined[f"{entry.instance} {entry.row}"] = (
-                Reason.DUPLICATE,
-                "the same SOP instance was read before",
-            )
+            detail = "the same SOP instance was read before"
+            journal.quarantined.append((entry.instance, Reason.DUPLICATE, detail))
         else:
             first[entry.instance, entry.frame] = entry
     return list(first.values())
+
+
+def _without_withdrawn(
+    entries: list[Entry], journal: Journal, withdrawn: Collection[str]
+) -> list[Entry]:
+    """The images without those of patients who were withdrawn before."""
+    for entry in entries:
+        if entry.patient in withdrawn:
+            detail = "was withdrawn from this dataset and does not come back"
+            journal.quarantined.append((entry.instance, Reason.WITHDRAWN, detail))
+    return [entry for entry in entries if entry.patient not in withdrawn]
 
 
 def _placed(entry: Entry) -> Placed:

@@ -151,14 +151,13 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
         ) from error
     with site.records.read() as session:
         published = session.get(PublishedDataset, terms.version)
-    if retired_because(site.site.lineages, terms.version) is not None:
-        published = None
         pending = session.scalar(
             select(func.count()).where(
                 RequestRow.account == account, RequestRow.state == RequestState.PENDING
             )
         )
-    if published is None or published.name != terms.dataset:
+    retired = retired_because(site.site.lineages, terms.version) is not None
+    if retired or published is None or published.name != terms.dataset:
         raise RunRefused(
             [
                 refuse(

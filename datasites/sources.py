@@ -38,6 +38,18 @@ class SourceOptions:
     idle_s: float = 600.0
 
     @property
+    def query_only(self) -> tuple[object, ...]:
+        """What decides which images are meant, without how they are reached."""
+        return (
+            self.modality,
+            self.since,
+            self.until,
+            self.accession,
+            self.description,
+            self.all_studies,
+        )
+
+    @property
     def query(self) -> Query:
         """What is asked for."""
         return Query(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from datasites.catalogue import Card, SplitArrays, read_card, write_version
+from datasites.catalogue import (
+    Card,
+    SplitArrays,
+    read_card,
+    versions_on_disk,
+    write_version,
+)
 from datasites.certificate import Certificate, read_certificate, sign_certificate
 from datasites.config import Site
 from datasites.errors import DatasetError
@@ -26,7 +32,9 @@ from datasites.lineage import (
     Member,
     latest_version,
     read_lineage,
+    remember_withdrawn,
     retire,
+    retired_versions,
     write_lineage,
 )
 from datasites.records import ApprovalRow, Records, RequestRow, RunRow
@@ -81,9 +89,17 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
         )
     pseudonyms = load_pseudonyms(site.keys)
     wanted = {pseudonyms.patient(patient_id), patient_id.strip()}
+    holding = _versions_with(site, name, wanted)
+    if not holding:
+        raise DatasetError(f"`{name}` has no image of this patient in any version")
     gone = [member for member in lineage.members if member.patient in wanted]
+    remember_withdrawn(site.lineages, name, {m.patient for m in gone} or wanted)
+    when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     if not gone:
-        raise DatasetError(f"`{name}` version {old[:12]} has no image of this patient")
+        for version in holding:
+            retire(site.lineages, version, f"a patient was withdrawn on {when}")
+        card = read_card(site.datasets, old)
+        return Withdrawal(old, old, card, 0, tuple(_seen(site, holding)))
     left = [member for member in lineage.members if member.patient not in wanted]
     card = read_card(site.datasets, old)
     splits, patients = _rows_left(site, old, card, left)
@@ -109,6 +125,7 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
         minimum_count=card.minimum_count,
         patients=patients,
         certify=certify,
+        retired=retired_versions(site.lineages),
         **about,
         parent=old,
         added=0,
@@ -120,9 +137,21 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
         members.append(replace(member, row=places[member.split]))
         places[member.split] += 1
     write_lineage(site.lineages, new, Lineage(tuple(members), old))
-    when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    retire(site.lineages, old, f"a patient was withdrawn on {when}")
-    return Withdrawal(old, new, made, len(gone), tuple(_seen(site, old)))
+    for version in holding:
+        retire(site.lineages, version, f"a patient was withdrawn on {when}")
+    return Withdrawal(old, new, made, len(gone), tuple(_seen(site, holding)))
+
+
+def _versions_with(site: Site, name: str, patients: Collection[str]) -> list[str]:
+    """Every version of a dataset, retired ones too, that has an image of one of the patients."""
+    found = []
+    for version in versions_on_disk(site.datasets):
+        lineage = read_lineage(site.lineages, version)
+        if lineage is None or read_card(site.datasets, version).name != name:
+            continue
+        if any(member.patient in patients for member in lineage.members):
+            found.append(version)
+    return found
 
 
 def _rows_left(
@@ -197,15 +226,15 @@ def _certificate(
     )
 
 
-def _seen(site: Site, version: str) -> Iterator[Seen]:
-    """Who was approved for a version, and how many updates left on it."""
+def _seen(site: Site, versions: Collection[str]) -> Iterator[Seen]:
+    """Who was approved for some versions, and how many updates left on them."""
     records = Records(site.database_url)
     try:
         with records.read() as session:
             for approval in session.scalars(select(ApprovalRow)):
                 request = session.get_one(RequestRow, approval.request)
                 terms = Terms.model_validate_json(request.terms)
-                if terms.version != version:
+                if terms.version not in versions:
                     continue
                 runs = session.scalars(select(RunRow).where(RunRow.approval == approval.id)).all()
                 released = sum(run.state == "released" for run in runs)
@@ -224,4 +253,4 @@ def retire_dataset(site: Site, name: str, reason: str) -> tuple[str, tuple[Seen,
     if version is None:
         raise DatasetError(f"there is no dataset `{name}` here; see `sitegate dataset list`")
     retire(site.lineages, version, json.dumps(reason)[1:-1])
-    return version, tuple(_seen(site, version))
+    return version, tuple(_seen(site, [version]))

@@ -142,7 +142,7 @@ class PublishingRule(Strict):
     text_search: Literal["required", "if installed", "off"] = "required"
     """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
     published all the same, or the search is not made."""
-    suspect_modalities: tuple[Modality, ...] = ("US", "SC", "OT", "ES", "XC")
+    suspect_modalities: tuple[Modality, ...] = ("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC")
     """Modalities whose images are left out unless they are marked as free of burned-in text."""
     recognisable_heads: Literal["refuse", "allow"] = "refuse"
     """CT and MR that may show a face (113102 is not applied)."""

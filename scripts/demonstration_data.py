@@ -1,31 +1,89 @@
-"""The hospitals' images of the demonstration: phantoms, or a MedMNIST file divided among them."""
+"""The hospitals' images: phantoms as DICOM files, or a MedMNIST file divided among them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from datasites.catalogue import SplitArrays
+from datasites.imaging.dicom_phantoms import (
+    MAKERS,
+    Maker,
+    write_chest_phantoms,
+    write_head_phantoms,
+)
 from datasites.imaging.phantoms import draw_chest_phantoms
 from datasites.imaging.sources.medmnist import read_medmnist
 
 DIVISION_SEED = 7
 ALPHA = 1.0
-PHANTOMS = {"train": 1800, "test": 720}
+TEST_SHARE = 2 / 7
+DRAWN_SIZE = 112
+HEADS = 24
 SMALLEST_SHARE = 0.15
 
 
-def load_images(file: Path | None, seed: int) -> dict[str, SplitArrays]:
-    """The images of all hospitals together: those of a MedMNIST file, or freshly drawn phantoms."""
-    if file is not None:
-        return read_medmnist(file)
+@dataclass(frozen=True, slots=True)
+class DicomFolders:
+    """What one hospital's archive holds: chest radiographs, heads, and tables of their classes."""
+
+    maker: Maker
+    chest: Path
+    chest_labels: Path
+    head: Path
+    head_labels: Path
+
+
+def draw_phantoms(count: int, seed: int) -> dict[str, SplitArrays]:
+    """Chest phantoms of all hospitals together, 112 x 112."""
+    test = round(count * TEST_SHARE)
+    sizes = {"train": count - test, "test": test}
     return {
-        split: draw_chest_phantoms(count, seed=1000 * seed + k)
-        for k, (split, count) in enumerate(PHANTOMS.items())
+        split: draw_chest_phantoms(size, seed=1000 * seed + k, size=DRAWN_SIZE)
+        for k, (split, size) in enumerate(sizes.items())
     }
+
+
+def load_images(file: Path) -> dict[str, SplitArrays]:
+    """The images of a MedMNIST file."""
+    return dict(read_medmnist(file))
+
+
+def write_dicom(
+    folder: Path, parts: list[dict[str, SplitArrays]], classes: tuple[str, ...], seed: int
+) -> list[DicomFolders]:
+    """Write each hospital's phantoms as DICOM files, as its own maker's devices would.
+
+    The first image of each hospital has its patient's name burned into it, as some devices do.
+    """
+    written = []
+    for k, part in enumerate(parts):
+        maker = list(MAKERS.values())[k % len(MAKERS)]
+        images = np.concatenate([images[:] for images, _ in part.values()])
+        labels = np.concatenate([labels for _, labels in part.values()])
+        images[0] = _with_a_name(images[0])
+        chest, head = folder / f"{k}" / "chest", folder / f"{k}" / "head-mr"
+        chest_labels = write_chest_phantoms(
+            chest / "files", images, labels, maker=maker, seed=1000 * seed + k, classes=classes
+        )
+        head_labels = write_head_phantoms(
+            head / "files", patients=HEADS, seed=1000 * seed + k, maker=maker, slices=4
+        )
+        written.append(
+            DicomFolders(maker, chest / "files", chest_labels, head / "files", head_labels)
+        )
+    return written
+
+
+def _with_a_name(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).text((3, 3), "DOE, JANE 1961", fill=255, font_size=13)
+    return np.asarray(picture)
 
 
 def divide(splits: Mapping[str, SplitArrays], hospitals: int) -> list[dict[str, SplitArrays]]:
@@ -43,7 +101,7 @@ def divide(splits: Mapping[str, SplitArrays], hospitals: int) -> list[dict[str, 
             else _evenly(labels, hospitals, rng)
         )
         for part, index in zip(parts, rows, strict=True):
-            part[split] = (images[index], labels[index])
+            part[split] = (images[:][index], labels[index])
     return parts
 
 

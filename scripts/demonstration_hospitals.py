@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 import federation
+from datasites.catalogue import Card
 from datasites.config import SiteConfig
+from datasites.imaging.dicom_phantoms import HEAD_CLASSES
+from datasites.imaging.labels import Labels, read_labels
+from datasites.imaging.sources.folder import Folder
+from datasites.imaging.standardise import Standardisation
+from datasites.imaging.text_search import find_tesseract
+from datasites.imaging.workers import Workers
+from datasites.keys import load_pseudonyms
+from datasites.lineage import latest_version
 from datasites.new_site import example_config, example_policy
+from datasites.new_version import Publication, publish_arrays, publish_images
 from datasites.people import generate_password
 from datasites.trial import TrialSite, free_port, roster
-from demonstration_data import divide, load_images
+from demonstration_data import TEST_SHARE, divide, draw_phantoms, load_images, write_dicom
 from federation.submission import Federation
 
 ROOT = Path(__file__).resolve().parent.parent
 JOBS = ROOT / "notebooks" / "jobs"
 CLASSES = ("normal", "pneumonia")
 DATASET = "chest-xray"
+HEADS = "head-mr"
 RESEARCHER = "researcher@uni.example"
 BINS = 240
 MINIMUM_COUNT = 5
@@ -37,7 +51,7 @@ class Demonstration:
     seed: int
     out: Path
     sites: list[TrialSite] = field(default_factory=list)
-    images: dict[str, Any] = field(default_factory=dict)
+    images: int = 2520
     decisions: list[dict[str, str]] = field(default_factory=list)
     refusals: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,12 +67,10 @@ class Demonstration:
 
 
 def make_hospitals(demonstration: Demonstration, directory: Path) -> None:
-    """Make the sites and write each one's images as a dataset version."""
-    demonstration.images = load_images(demonstration.data, demonstration.seed)
-    parts = divide(demonstration.images, demonstration.hospitals)
+    """Make the sites; none has a dataset yet."""
     configs = [example_config(name) for name in ("st-marys", "north-clinic", "seaside")]
     configs += [SiteConfig(name=title.lower(), title=title) for title in MORE_HOSPITALS]
-    for k, (part, config) in enumerate(zip(parts, configs, strict=False)):
+    for k, config in enumerate(configs[: demonstration.hospitals]):
         strict = k == min(2, demonstration.hospitals - 1)
         policy = directory / f"{config.name}-policy.yaml"
         policy.write_text(_policy(demonstration, strict))
@@ -66,14 +78,78 @@ def make_hospitals(demonstration: Demonstration, directory: Path) -> None:
             directory / config.name, config.model_copy(update={"port": free_port()}), policy
         )
         demonstration.sites.append(site)
-        site.write_dataset(
-            part,
-            name=DATASET,
-            classes=CLASSES,
-            source=demonstration.data_name,
-            licence="as the file says" if demonstration.data else "made by code, free to use",
-            description="Chest X-rays of one hospital of a demonstration",
-        )
+
+
+def publish_arrays_of(demonstration: Demonstration, file: Path) -> Iterator[str]:
+    """Divide a MedMNIST file among the hospitals and publish each part; a line for each."""
+    parts = divide(load_images(file), demonstration.hospitals)
+    for part, site in zip(parts, demonstration.sites, strict=True):
+        wanted = _publication("as the file says", Labels(CLASSES))
+        _, card = publish_arrays(site.site, part, wanted, demonstration.data_name)
+        yield f"{site.site.config.title:<14} {_images(card)}"
+
+
+def publish_phantoms(demonstration: Demonstration, directory: Path) -> Iterator[str]:
+    """Draw phantoms, write them as each hospital's DICOM archive, and publish; a line for each.
+
+    Each goes the way of a hospital's own files: read, de-identified, searched for text, split by
+    patient, certified.
+    """
+    drawn = draw_phantoms(demonstration.images, demonstration.seed)
+    parts = divide(drawn, demonstration.hospitals)
+    archives = write_dicom(directory / "archives", parts, CLASSES, demonstration.seed)
+    with Workers() as workers:
+        for archive, site in zip(archives, demonstration.sites, strict=True):
+            secrets = load_pseudonyms(site.site.keys)
+            labels = read_labels(archive.chest_labels, CLASSES, secrets)
+            wanted = _publication("made by code, free to use", labels)
+            chest = publish_images(site.site, Folder(archive.chest, workers), wanted, workers)
+            labels = read_labels(archive.head_labels, HEAD_CLASSES, secrets)
+            wanted = replace(
+                wanted,
+                name=HEADS, classes=HEAD_CLASSES, labels=labels,
+                standardisation=Standardisation(size=64),
+                description="MR slices of heads that do not exist",
+            )  # fmt: skip
+            head = publish_images(site.site, Folder(archive.head, workers), wanted, workers)
+            left_out = sum(chest.quarantined.values())
+            why = {reason.value for reason, _ in chest.quarantined}
+            maker = archive.maker
+            yield (
+                f"{site.site.config.title:<14} {maker.chest} {maker.bits} bits "
+                f"{maker.photometric}: {_images(chest.card)}; MR heads: {_images(head.card)}; "
+                f"quarantined {left_out} ({', '.join(sorted(why)) or 'nothing'})"
+            )
+
+
+def training_arrays(demonstration: Demonstration) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """All hospitals' training images in one place: possible only because this is a demo."""
+    images, labels = [], []
+    for site in demonstration.sites:
+        version = latest_version(site.site.datasets, site.site.lineages, DATASET)
+        if version is None:
+            raise ValueError(f"{site.name} has published nothing")
+        images.append(np.load(site.site.datasets / version / "train_images.npy"))
+        labels.append(np.load(site.site.datasets / version / "train_labels.npy"))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _publication(licence: str, labels: Labels) -> Publication:
+    return Publication(
+        name=DATASET,
+        classes=CLASSES,
+        licence=licence,
+        labels=labels,
+        standardisation=Standardisation(size=28),
+        shares={"train": 1 - TEST_SHARE, "test": TEST_SHARE},
+        description="Chest X-rays of one hospital of a demonstration",
+        published_by="the demonstration",
+    )
+
+
+def _images(card: Card) -> str:
+    known = [card.images(split) for split in card.counts]
+    return f"{sum(n for n in known if n is not None):,} images"
 
 
 def _policy(demonstration: Demonstration, strict: bool) -> str:
@@ -84,6 +160,11 @@ def _policy(demonstration: Demonstration, strict: bool) -> str:
     few = max(demonstration.rounds, demonstration.hospitals + 1) + 2
     plain["runs"]["maximum"] = few if strict else max(60, runs_asked(demonstration))
     plain["arguments"]["epochs"]["high"] = max(20, demonstration.rounds)
+    plain["datasets"] = [DATASET, HEADS]
+    plain["publishing"] = {
+        "recognisable_heads": "allow",  # nobody's head
+        "text_search": "required" if find_tesseract() else "if installed",
+    }
     return yaml.safe_dump(plain, sort_keys=False)
 
 

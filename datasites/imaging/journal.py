@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,25 +56,38 @@ class Journal:
         self._recover()
 
     def _recover(self) -> None:
-        self.entries: list[Entry] = []
-        self.quarantined: dict[str, tuple[Reason, str]] = {}
-        self.actions: Counter[tuple[str, str]] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.looked_at = 0
+        self._forget()
+        self.looked_at = self.rows_written = 0
         self._units: set[str] = set()
+        there = os.fstat(self._images.fileno()).st_size // self._row_bytes
         good = 0
-        for line, _ in self._read_lines():
+        for line, end in self._read_lines():
+            if self.rows_written + len(line["images"]) > there:
+                break  # the images were cut off; this unit is read again
             self._take(line)
-            good = self._end
+            good = end
         self._lines.truncate(good)
         self._lines.seek(0, os.SEEK_END)
-        self._images.truncate(len(self.entries) * self._row_bytes)
+        self._images.truncate(self.rows_written * self._row_bytes)
         self._images.seek(0, os.SEEK_END)
 
+    def _forget(self) -> None:
+        self.entries: list[Entry] = []
+        self.quarantined: list[tuple[str, Reason, str]] = []
+        self.actions: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    def keep_only(self, units: Collection[str]) -> None:
+        """Leave out what was read of units that the source no longer has."""
+        self._forget()
+        for line, _ in self._read_lines():
+            if line["unit"] in units:
+                self._add(line)
+
     def _read_lines(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Whole lines from the start; `_end` is the position after the last of them."""
+        """Whole lines from the start, each with the position after it."""
         self._lines.seek(0)
-        self._end = 0
+        end = 0
         for raw in self._lines:
             try:
                 line = json.loads(raw) if raw.endswith(b"\n") else None
@@ -82,8 +95,8 @@ class Journal:
                 line = None
             if line is None:
                 return
-            self._end += len(raw)
-            yield line, self._end
+            end += len(raw)
+            yield line, end
 
     def is_done(self, key: str) -> bool:
         """Whether a unit, by its key, was written before."""
@@ -91,7 +104,7 @@ class Journal:
 
     def write(self, units: list[PreparedUnit]) -> None:
         """Write what became of units, and wait until it is on the disk."""
-        row = len(self.entries)
+        row = self.rows_written
         lines = []
         for unit in units:
             images = []
@@ -125,9 +138,13 @@ class Journal:
     def _take(self, line: dict[str, Any]) -> None:
         self._units.add(line["unit"])
         self.looked_at += line["items"]
+        self.rows_written += len(line["images"])
+        self._add(line)
+
+    def _add(self, line: dict[str, Any]) -> None:
         self.entries += [Entry(*image[:7]) for image in line["images"]]
         for key, reason, detail in line["quarantined"]:
-            self.quarantined[key] = (Reason(reason), detail)
+            self.quarantined.append((key, Reason(reason), detail))
         for tag, action, count in line["actions"]:
             self.actions[tag, action] += count
         self.counts.update(line["counts"])

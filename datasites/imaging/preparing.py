@@ -21,7 +21,7 @@ from PIL import Image
 from pydicom import Dataset
 
 from datasites.imaging.burned_in import suspicion
-from datasites.imaging.deidentify import Deidentifier
+from datasites.imaging.deidentify import Deidentifier, identify_patient
 from datasites.imaging.dicom_file import MODALITIES, check_image, frame_count, parse_dicom, text
 from datasites.imaging.labels import Labels
 from datasites.imaging.near_duplicates import perceptual_hash
@@ -215,7 +215,7 @@ class _Series:
                 drafts.append(self._image(instance, chosen.frame, ranges))
             except Quarantined as problem:
                 broken.add(id(instance))
-                self._refuse(text(instance.header, "SOPInstanceUID"), problem)
+                self._refuse(instance.item.name, problem)
         return drafts
 
     def _chosen(self, instances: list[_Instance]) -> list[_Slice]:
@@ -243,7 +243,7 @@ class _Series:
                         values.append(sample_values(dataset, frame, decode(dataset, frame)))
             except Quarantined as problem:
                 broken.add(id(instance))
-                self._refuse(text(instance.header, "SOPInstanceUID"), problem)
+                self._refuse(instance.item.name, problem)
         joined = np.concatenate(values) if values else np.empty(0)
         if not len(joined):
             return None
@@ -262,14 +262,15 @@ class _Series:
         rendered = render(dataset, frame, decode(dataset, frame), voi)
         made = self._tools.deidentifier(instance.header)
         self._prepared.actions.update(made.actions)
-        instance_key = self._tools.pseudonyms.key("sop", text(dataset, "SOPInstanceUID"))
+        named = text(dataset, "SOPInstanceUID") or instance.item.name
+        instance_key = self._tools.pseudonyms.key("sop", named)
         header = json.dumps(made.header.to_json_dict(), separators=(",", ":"))
         return self._draft(rendered, label, patient, instance_key, frame, header)
 
     def _belongs(self, instance: _Instance) -> tuple[int, str]:
         """Class and patient of an instance."""
         header, item, pseudonyms = instance.header, instance.item, self._tools.pseudonyms
-        patient_id = text(header, "PatientID")
+        patient_id = identify_patient(header)
         if not patient_id:
             raise Quarantined(Reason.NO_PATIENT, "PatientID (0010,0020) is empty")
         patient = pseudonyms.patient(patient_id)

@@ -32,6 +32,8 @@ class Reason(StrEnum):
     """A link or an archive member that leads out of the folder that was named."""
     DUPLICATE = "duplicate"
     """The same SOP instance, or the same file, was read before."""
+    WITHDRAWN = "withdrawn patient"
+    """The patient was withdrawn from this dataset before."""
     NO_PATIENT = "no patient"
     """Nothing says whose image it is, so that splits by patient cannot be kept."""
     MARKED_BURNED_IN = "marked as burned in"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from datasites.imaging.burned_in import suspicion
+from datasites.imaging.deidentify import identify_patient
 from datasites.imaging.dicom_file import (
     check_image,
     frame_count,
@@ -96,7 +97,7 @@ def _look(item: Item, suspects: tuple[str, ...]) -> Looked:
         f"{text(dataset, 'Columns')} x {text(dataset, 'Rows')}",
     )
     suspected = suspicion(dataset, suspects)
-    if suspected is None and not text(dataset, "PatientID"):
+    if suspected is None and not identify_patient(dataset):
         suspected = Quarantined(Reason.NO_PATIENT, "PatientID (0010,0020) is empty")
     why = (suspected.reason.value, suspected.detail) if suspected else None
     return Looked(kind, frame_count(dataset), why, shows_head(dataset))

@@ -58,10 +58,9 @@ def split_by_patient(
     }
     chosen: dict[str, str] = {}
     for name, members in groups.items():
-        kept = {earlier[p] for p in members if earlier and p in earlier}
+        kept = {earlier[p] for p in members if earlier and earlier.get(p) in shares}
         if kept:
             chosen[name] = kept.pop() if len(kept) == 1 else "train"
-            wanted.setdefault(chosen[name], np.zeros(classes))
             wanted[chosen[name]] = wanted[chosen[name]] - counts[name]
     rng = np.random.default_rng(seed)
     names = sorted((n for n in groups if n not in chosen), key=lambda n: first[n])
@@ -88,6 +87,8 @@ def _groups(images: Sequence[Placed]) -> dict[str, list[str]]:
     owner: dict[str, str] = {}
     for image in images:
         mine = find(image.patient)
+        if not image.perceptual_hash:
+            continue
         if (other := owner.setdefault(image.perceptual_hash, image.patient)) != image.patient:
             parent[mine] = find(other)
     groups: dict[str, list[str]] = {}
@@ -101,4 +102,5 @@ def look_alikes(images: Sequence[Placed]) -> int:
     owners: dict[str, set[str]] = {}
     for image in images:
         owners.setdefault(image.perceptual_hash, set()).add(image.patient)
+    owners[""] = set()
     return sum(len(owners[image.perceptual_hash]) > 1 for image in images)

@@ -156,7 +156,8 @@ def standardise(image: NDArray[np.float32], wanted: Standardisation) -> NDArray[
         image = np.repeat(image[:, :, None], 3, axis=2)
     np.clip(image, 0, 1, out=image)
     if wanted.dtype == "uint8":
-        return np.rint(image * np.float32(255)).astype(np.uint8)
+        grey: NDArray[np.uint8] = np.rint(image * np.float32(255)).astype(np.uint8)
+        return grey
     return image.astype(np.float16 if wanted.dtype == "float16" else np.float32)
 
 

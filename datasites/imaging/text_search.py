@@ -4,7 +4,17 @@ What stands on a radiograph has an uneven ground and noise, which Tesseract read
 away first. Each image becomes up to two pages, one of what is brighter than its surroundings and
 one of what is darker, with everything below the noise made white. A page without ink is not read.
 
-MEASURED
+Measured on chest phantoms, names, dates and numbers in Pillow's default font, on a busy machine:
+
+    pixels  clean images flagged  found, by contrast in grey levels  side markers  ms an image
+                                   80 or more   50 to 80   30 to 50    flagged
+    112          0 of 300            32 of 45    8 of 17    7 of 16    0 of 60        49
+    224          0 of 300            78 of 82   12 of 15    8 of 11    0 of 60        38
+    1792         0 of 12             25 of 25    2 of 2       -        1 of 20       400
+
+At 112 the text is as wide as the image. Phantoms of 1792 are enlarged ones, with coarse noise. Text
+with less contrast is hardly ever found (2 of 36 at 224).
+Not found by it: handwriting, writing that is not Latin, turned text, and text without contrast.
 """
 
 from __future__ import annotations
@@ -26,10 +36,10 @@ HOW_TO_INSTALL = (
     "run `apt install tesseract-ocr`."
 )
 MINIMUM_LETTERS = 3
-MINIMUM_CONFIDENCE = 20.0
-SHORT_WORD, SHORT_WORD_CONFIDENCE = 3, 60.0
+MINIMUM_CONFIDENCE = 30.0
+SHORT_WORD, SHORT_WORD_CONFIDENCE = 4, 70.0
 """Words of up to so many letters and digits need more: noise reads as short words."""
-SHORTEST_SIDE, LONGEST_SIDE, COARSE_SIDE = 448, 2048, 700
+SHORTEST_SIDE, LONGEST_SIDE, COARSE_SIDE = 448, 1280, 640
 STROKE, NOISE_DEVIATIONS, LEAST_CONTRAST, LEAST_INK = 5, 6.0, 12.0, 20
 """Widest stroke in pixels; how far ink stands out from noise, and from the ground in grey levels;
 pixels of ink below which there is no word."""

@@ -12,6 +12,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from pathlib import Path
 from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -25,6 +26,7 @@ BATCH_ITEMS = 16
 BATCH_BYTES = 200_000_000
 SECONDS_PER_BATCH, SECONDS_PER_ITEM = 60, 10
 MEMORY_BYTES = 6 * 2**30
+"""Address space of a worker beside its libraries."""
 T = TypeVar("T")
 R = TypeVar("R")
 Q = TypeVar("Q")
@@ -149,5 +151,6 @@ def _given_up(item: Item, settings: Settings, error: Exception) -> tuple[str, Re
 def _limit() -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # decoders write to it what they think of a file
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -40,15 +40,15 @@ def test_version_is_that_of_the_program(search: TextSearch) -> None:
     assert search.version.startswith("tesseract ")
 
 
-@pytest.mark.parametrize(("size", "height"), [(112, 12), (224, 12), (224, 20)])
-def test_white_text_is_found(search: TextSearch, size: int, height: int) -> None:
+@pytest.mark.parametrize(("size", "height", "least"), [(112, 12, 15), (224, 12, 22), (224, 20, 20)])
+def test_white_text_is_found(search: TextSearch, size: int, height: int, least: int) -> None:
     images, _ = draw_chest_phantoms(24, seed=21, size=size)
     burned = [
         burn(image, TEXTS[i % len(TEXTS)], height=height, grey=255)
         for i, image in enumerate(images)
     ]
     counts = search.count_words(burned)
-    assert sum(count > 0 for count in counts) >= 20
+    assert sum(count > 0 for count in counts) >= least
 
 
 @pytest.mark.parametrize("height", [32, 80])
@@ -62,12 +62,12 @@ def test_white_text_is_found_on_an_image_of_full_size(search: TextSearch, height
 
 
 def test_black_text_is_found_on_a_bright_ground(search: TextSearch) -> None:
-    images, _ = draw_chest_phantoms(6, seed=23, size=224)
-    bright = [np.maximum(image, 120) for image in images]
+    images, _ = draw_chest_phantoms(24, seed=23, size=224)
+    bright = [np.maximum(image, 120) for image in images]  # a contrast of 120 grey levels
     burned = [
-        burn(image, text, height=16, grey=0) for image, text in zip(bright, TEXTS, strict=True)
+        burn(image, TEXTS[i % len(TEXTS)], height=16, grey=0) for i, image in enumerate(bright)
     ]
-    assert sum(count > 0 for count in search.count_words(burned)) >= 5
+    assert sum(count > 0 for count in search.count_words(burned)) >= 18
 
 
 def test_at_most_one_clean_phantom_in_a_hundred_is_flagged(search: TextSearch) -> None:
@@ -80,7 +80,7 @@ def test_at_most_one_clean_phantom_in_a_hundred_is_flagged(search: TextSearch) -
 def test_side_markers_pass(search: TextSearch) -> None:
     images, _ = draw_chest_phantoms(20, seed=26, size=224)
     marked = [burn(image, "LR"[i % 2], height=24, grey=255) for i, image in enumerate(images)]
-    assert sum(search.count_words(marked)) == 0
+    assert search.count_words(marked) == search.count_words(list(images)) == [0] * 20
 
 
 @pytest.mark.parametrize(

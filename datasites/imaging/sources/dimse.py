@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,9 @@ MAXIMUM_CONTEXTS = 127
 """Presentation contexts of one association beside that of C-GET (PS3.8 9.3.2.2)."""
 MAXIMUM_RESULTS = 2_000_000
 
+NOBODY = "no DICOM connection with the PACS (check its host name and port, and that it is running)"
 _SERIES_UID, _SOP_UID, _SOP_CLASS = "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"
+_SOP_CLASSES = "SOPClassesInStudy"
 _STUDY_COUNT, _SERIES_COUNT = "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"
 _PENDING = (0xFF00, 0xFF01)
 _CALLING_UNKNOWN, _CALLED_UNKNOWN = (1, 3), (1, 7)
@@ -146,12 +149,13 @@ class _Peer:
         self._ae.network_timeout = timeout_s
         self._meter = ByteMeter(INSTANCE_BYTES + 2**20)
         self._open: set[Association] = set()
+        self._is_reachable = False
 
     @contextmanager
     def association(
         self,
         contexts: Sequence[Any],
-        store: Callable[[evt.Event], int] | None = None,
+        store: Callable[[bytes], int] | None = None,
         roles: Sequence[Any] = (),
     ) -> Iterator[Association]:
         """An association for the contexts, ended afterwards.
@@ -169,22 +173,22 @@ class _Peer:
     def associate(
         self,
         contexts: Sequence[Any],
-        store: Callable[[evt.Event], int] | None = None,
+        store: Callable[[bytes], int] | None = None,
         roles: Sequence[Any] = (),
     ) -> Association:
         """As `association`; to be given to `end`."""
+        if not self._is_reachable:
+            self._reach()
+        self._is_reachable = False
         connected = threading.Event()
 
         def take(event: evt.Event) -> int:
             content = read_content(event)
             self._meter.handled(event, len(content))
-            return store(event) if store else NOT_AUTHORISED
-
-        def note(event: evt.Event) -> None:
-            connected.set()
+            return store(content) if store else NOT_AUTHORISED
 
         handlers = [
-            (evt.EVT_CONN_OPEN, note),
+            (evt.EVT_CONN_OPEN, lambda _: connected.set()),
             *((when, be_prompt) for when in OF_THE_TRANSPORT),
             *self._meter.handlers(),
         ]
@@ -201,15 +205,16 @@ class _Peer:
                 evt_handlers=handlers,
             )
         except (OSError, UnicodeError, RuntimeError, TypeError, ValueError):
-            raise UnavailableError(self._nobody()) from None
+            raise UnavailableError(NOBODY) from None
         if association.is_established:
             _keep_messages_for_caller(association)
             self._open.add(association)
+            self._is_reachable = True
             return association
         if association.is_rejected:
             self._explain_rejection(association)
         if not connected.is_set():
-            raise UnavailableError(self._nobody())
+            raise UnavailableError(NOBODY)
         raise UnavailableError(
             "the PACS broke the association off before it began (it may want TLS, or none, or not "
             f"know the AE title {self.calling}, or offer no search)"
@@ -229,12 +234,29 @@ class _Peer:
             association.abort()
             self._open.discard(association)
 
-    def _nobody(self) -> str:
-        certificate = ", and that its certificate is one that is trusted" if self._tls else ""
-        return (
-            "no DICOM connection with the PACS (check its host name and port, and that it is "
-            f"running{certificate})"
-        )
+    def _reach(self) -> None:
+        """Do nothing if the port takes connections; pynetdicom does not say why there is none.
+
+        Raises:
+            UnavailableError: Nobody answers there.
+            UnreadableSourceError: Its certificate is not accepted.
+        """
+        try:
+            with socket.create_connection((self._host, self._port), CONNECT_S) as connection:
+                if self._tls:
+                    with self._tls.wrap_socket(connection, server_hostname=self._host):
+                        pass
+        except ssl.SSLCertVerificationError:
+            raise UnreadableSourceError(
+                "the certificate of the PACS is not accepted (unknown issuer, expired, or for "
+                "another name); name the hospital's CA file, and use the name that it is for"
+            ) from None
+        except ssl.SSLError:
+            raise UnreadableSourceError(
+                "the PACS does not speak TLS on this port; use its TLS port, or leave TLS out"
+            ) from None
+        except (OSError, UnicodeError):
+            raise UnavailableError(NOBODY) from None
 
     def _explain_rejection(self, association: Association) -> None:
         answer: Any = association.acceptor.primitive
@@ -266,16 +288,18 @@ class _GetArchive:
         self._finding: Association | None = None
         self._turn = threading.Lock()
         self._classes: dict[str, tuple[str, ...]] = {}
+        """The SOP classes of a study or series, as far as the PACS tells them."""
 
     def find_studies(self) -> list[Study]:
         found: dict[str, Study] = {}
         asked: tuple[str, ...] = (keys.STUDY, keys.STUDY_DATE, keys.ACCESSION, keys.PATIENT)
-        asked += (keys.DESCRIPTION, keys.MODALITIES)
+        asked += (keys.DESCRIPTION, keys.MODALITIES, _SOP_CLASSES)
         for wanted in self._query.study_searches():
             answers = self._find("STUDY", wanted, (*asked, _STUDY_COUNT), keys.STUDY)
             for answer in self._query.among_studies(answers):
                 uid = answer[keys.STUDY]
                 found[uid] = Study(uid, _count(answer, _STUDY_COUNT))
+                self._classes[uid] = _uids(answer.get(_SOP_CLASSES, ""))
         return list(found.values())
 
     def find_series(self, study: str) -> list[Series]:
@@ -291,10 +315,13 @@ class _GetArchive:
 
     def find_instances(self, series: Series) -> list[str]:
         wanted = {keys.STUDY: series.study, _SERIES_UID: series.uid}
-        asked = (_SOP_UID, _SOP_CLASS, "InstanceNumber")
+        asked: tuple[str, ...] = (_SOP_UID, "InstanceNumber")
+        if not self._classes.get(series.study):
+            asked += (_SOP_CLASS,)  # for which Orthanc 1.10 reads each file
         answers = self._find("IMAGE", wanted, asked, _SOP_UID)
-        classes = {answer.get(_SOP_CLASS, "") for answer in answers}
-        self._classes[series.uid] = tuple(sorted(uid for uid in classes if is_uid(uid)))
+        if _SOP_CLASS in asked:
+            classes = "\\".join(answer.get(_SOP_CLASS, "") for answer in answers)
+            self._classes[series.uid] = _uids(classes)
         numbers = {answer[_SOP_UID]: _count(answer, "InstanceNumber") or 0 for answer in answers}
         return sorted(numbers, key=lambda uid: (numbers[uid], uid))
 
@@ -346,7 +373,8 @@ class _GetArchive:
         return answers
 
     def _retrieve(self, series: Series, identifier: Dataset, basket: Basket) -> None:
-        classes = self._classes.get(series.uid) or tuple(
+        found = self._classes.get(series.uid) or self._classes.get(series.study)
+        classes = found or tuple(
             str(context.abstract_syntax) for context in StoragePresentationContexts
         )
         if len(classes) * len(TRANSFER_SYNTAXES) <= MAXIMUM_CONTEXTS:
@@ -439,9 +467,9 @@ def _keep_messages_for_caller(association: Association) -> None:
     vars(association.dimse)["get_msg"] = get_msg
 
 
-def _putting_into(basket: Basket) -> Callable[[evt.Event], int]:
-    def store(event: evt.Event) -> int:
-        if basket.put(read_content(event)):
+def _putting_into(basket: Basket) -> Callable[[bytes], int]:
+    def store(content: bytes) -> int:
+        if basket.put(content):
             return ACCEPTED
         return OUT_OF_RESOURCES if basket.over else NOT_AUTHORISED
 
@@ -533,6 +561,13 @@ def _plain(answer: Dataset, asked: Sequence[str]) -> dict[str, str]:
         elif value is not None:
             found[keyword] = str(value).strip(" \0")
     return found
+
+
+def _uids(text: str) -> tuple[str, ...]:
+    """The different UIDs of an attribute with several values."""
+    return tuple(
+        sorted({uid for uid in (part.strip() for part in text.split("\\")) if is_uid(uid)})
+    )
 
 
 def _count(answer: Mapping[str, str], keyword: str) -> int | None:

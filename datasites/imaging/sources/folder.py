@@ -32,6 +32,7 @@ class Folder:
     """Files below a directory, and the members of zip archives in it; or one archive."""
 
     kind = "folder"
+    lists_everything = True
 
     def __init__(self, path: Path, workers: Workers) -> None:
         if not path.exists():
@@ -115,7 +116,7 @@ def _walk(root: Path) -> Iterator[Item]:
             try:
                 target = path.resolve(strict=True)
                 state = path.stat()
-            except OSError:
+            except (OSError, RuntimeError):  # a link in a circle is a RuntimeError
                 yield Item(relative, refused=Quarantined(Reason.BROKEN, "a link to nothing"))
                 continue
             if not target.is_relative_to(whole):
@@ -127,9 +128,16 @@ def _walk(root: Path) -> Iterator[Item]:
                 if name.lower().endswith(".zip") and zipfile.is_zipfile(path):
                     yield from _members(path, f"{relative}/")
                 else:
-                    yield Item(relative, path=path, size=state.st_size, folder=top)
+                    refused = _check_size(state.st_size)
+                    yield Item(relative, path=path, size=state.st_size, folder=top, refused=refused)
             elif not stat.S_ISDIR(state.st_mode):
                 yield Item(relative, refused=Quarantined(Reason.NOT_AN_IMAGE, "not a plain file"))
+
+
+def _check_size(size: int) -> Quarantined | None:
+    if size <= MAXIMUM_FILE_BYTES:
+        return None
+    return Quarantined(Reason.TOO_LARGE, f"over {MAXIMUM_FILE_BYTES:,} bytes")
 
 
 def _members(path: Path, prefix: str) -> Iterator[Item]:
@@ -137,14 +145,19 @@ def _members(path: Path, prefix: str) -> Iterator[Item]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise UnreadableSourceError(f"{path.name} is a damaged zip archive") from error
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
+        damaged = Quarantined(Reason.BROKEN, "a damaged zip archive")
+        yield Item(prefix or path.name, refused=damaged)
+        return
     total = sum(member.file_size for member in members)
     if len(members) > MAXIMUM_MEMBERS or total > MAXIMUM_ARCHIVE_BYTES:
-        raise UnreadableSourceError(
-            f"{path.name} unpacks to {len(members):,} files, {total:,} bytes; at most "
-            f"{MAXIMUM_MEMBERS:,} files and {MAXIMUM_ARCHIVE_BYTES:,} bytes are read"
+        burst = Quarantined(
+            Reason.TOO_LARGE,
+            f"an archive that unpacks to {len(members):,} files, {total:,} bytes; at most "
+            f"{MAXIMUM_MEMBERS:,} files and {MAXIMUM_ARCHIVE_BYTES:,} bytes are read",
         )
+        yield Item(prefix or path.name, refused=burst)
+        return
     for member in sorted(members, key=lambda m: m.filename):
         name = PurePosixPath(member.filename.replace("\\", "/"))
         refused = None
@@ -157,8 +170,8 @@ def _members(path: Path, prefix: str) -> Iterator[Item]:
                 Reason.TOO_LARGE,
                 f"an archive member that unpacks to more than {BOMB_RATIO} times its size",
             )
-        elif member.file_size > MAXIMUM_FILE_BYTES:
-            refused = Quarantined(Reason.TOO_LARGE, f"over {MAXIMUM_FILE_BYTES:,} bytes")
+        else:
+            refused = _check_size(member.file_size)
         top = name.parts[0] if len(name.parts) > 1 and not prefix else None
         yield Item(
             prefix + member.filename, path=path, member=member.filename, size=member.file_size,

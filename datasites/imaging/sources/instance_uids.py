@@ -52,16 +52,15 @@ class _NotDicomError(Exception):
 
 def _read(content: bytes) -> InstanceUids | None:
     walk = _Walk(content, 132, implicit=False, big_endian=False)
-    syntax, position = "", 132
-    while walk.position < len(content):
-        position = walk.position
+    syntax, end = "", len(content)
+    while walk.position < end and content[walk.position : walk.position + 2] == b"\x02\0":
         tag, _, length = walk.header()
-        if tag >> 16 != 2:
-            break
         value = walk.value(length)
-        position = walk.position
-        if tag == _SYNTAX:
+        if tag == _META_LENGTH and length == 4:
+            end = walk.position + int.from_bytes(value, "little")
+        elif tag == _SYNTAX:
             syntax = _text(value)
+    position = walk.position
     if not syntax:
         return None
     if syntax == DEFLATED:

@@ -2,12 +2,13 @@
 
 A series is listed, fetched, and compared with the list. An instance counts only if its own header
 says that it is the one that was listed (`instance_uids`). What is listed and not delivered, also
-after further tries, becomes an item without content, which cannot be read: it ends in quarantine
-and is counted there, so that no series is silently short.
+after further tries, becomes an item that is refused: it is counted in quarantine, so that no series
+is silently short.
 
-A series of more than `unit_bytes` is not held in memory at once. It is yielded in parts, each a
-unit named `UID#1-…`, `UID#2-…`. The rest of the name is a hash of the instances in the part, so
-that a part that is done can be recognised by the list alone, and is not fetched again.
+A unit is named `UID#0-…` after its series and a hash of the instances that were listed: a series
+that grew or shrank since it was done is another unit. A series of more than `unit_bytes` is not
+held in memory at once. It is yielded in parts named `UID#1-…`, `UID#2-…`; a part that is done is
+recognised by the list alone, and is not fetched again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.problems import Quarantined, Reason, UnreadableSourceError
 from datasites.imaging.sources.instance_uids import read_instance_uids
 from datasites.imaging.sources.patience import Patience, UnavailableError
 from datasites.imaging.sources.source import Item, Unit
@@ -29,6 +30,9 @@ UNIT_BYTES = 256 * 2**20
 INSTANCE_BYTES = 2**30
 TRIES = 3
 EMPTY_SERIES_IN_A_ROW = 5
+NOT_DELIVERED = "the PACS lists or counts it, and does not deliver it"
+WHOLE = 0
+"""The number of a unit that is a whole series; parts are numbered from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,13 @@ class Basket:
         return tuple(uid for uid in self.wanted if uid not in self._taken)
 
     def items(self) -> tuple[Item, ...]:
-        """An item for each instance that is wanted; without content where it was not delivered."""
-        return tuple(Item(uid, content=self._taken.get(uid)) for uid in self.wanted)
+        """An item for each instance that is wanted; refused where it was not delivered."""
+        return tuple(
+            Item(uid, content=content, size=len(content))
+            if (content := self._taken.get(uid)) is not None
+            else Item(uid, refused=Quarantined(Reason.BROKEN, NOT_DELIVERED))
+            for uid in self.wanted
+        )
 
     def is_empty(self) -> bool:
         """Whether nothing was delivered."""
@@ -131,6 +140,8 @@ class PacsSource:
             where the archive does not tell or not every series of a study is wanted.
     """
 
+    lists_everything = True
+
     def __init__(
         self,
         archive: Archive,
@@ -170,10 +181,8 @@ class PacsSource:
     ) -> Iterator[_Fetched]:
         before: tuple[Series, Future[_Fetched | None]] | None = None
         for series in self._series():
-            if is_done(series.uid):
-                continue
             listed = self._listed(series)
-            if not listed:
+            if not listed or is_done(part_name(series.uid, WHOLE, listed)):
                 continue
             if _end_of_done_part(series.uid, listed, 0, 1, is_done) is None:
                 now = (series, pool.submit(self._fetch_whole, series, listed))
@@ -233,7 +242,8 @@ class PacsSource:
             self._patience.pause(attempt)
             basket.strangers = 0
             basket.want(self._listed(series))  # a study may have grown
-        return _Fetched(Unit(series.uid, basket.items()), basket.is_empty())
+        name = part_name(series.uid, WHOLE, basket.wanted)
+        return _Fetched(Unit(name, basket.items()), basket.is_empty())
 
     def _fetch_one(self, series: Series, uid: str, basket: Basket) -> None:
         if "/" not in uid:

@@ -46,8 +46,9 @@ class Query:
         accession_numbers: Any of them, as they are.
         study_uids: Any of them.
         patient_ids: Any of them, as they are.
-        study_description: Any case; `*` stands for any characters, `?` for one.
-        station_name: Of the device, any case, as it is.
+        study_description: Any case; `*` stands for any characters, `?` for one. It is looked for in
+            what the other criteria find: archives differ in whether they mind the case.
+        station_name: Of the device, as it is.
         everything: The whole archive is meant; no other criterion is given.
 
     Raises:
@@ -120,10 +121,7 @@ class Query:
         too: Orthanc 1.10 counts pages before it looks at ModalitiesInStudy, so that a search by it
         ends too early.
         """
-        fixed = {
-            STUDY_DATE: self._date_range(),
-            DESCRIPTION: self.study_description or "",
-        }
+        fixed = {STUDY_DATE: self._date_range()}
         keyword, values = next(
             (
                 (keyword, values)
@@ -169,12 +167,12 @@ class Query:
 
     def among_series(self, answers: list[dict[str, str]]) -> list[dict[str, str]]:
         """Those of the series that were answered that were asked for."""
-        station = (self.station_name or "").strip().casefold()
+        station = (self.station_name or "").strip()
         return [
             answer
             for answer in answers
             if _is_among(answer, MODALITY, self.modalities)
-            and (not station or answer.get(STATION, "").casefold() == station)
+            and (not station or answer.get(STATION, "") == station)
         ]
 
     def _is_met_by_study(self, answer: Mapping[str, str]) -> bool:

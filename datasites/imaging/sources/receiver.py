@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.sources.instance_uids import read_instance_uids
-from datasites.imaging.sources.pacs import INSTANCE_BYTES, UNIT_BYTES, part_name
+from datasites.imaging.sources.pacs import INSTANCE_BYTES, UNIT_BYTES, WHOLE, part_name
 from datasites.imaging.sources.quiet import silence_libraries
 from datasites.imaging.sources.source import Item, Unit
 from datasites.imaging.sources.storage import (
@@ -57,6 +57,7 @@ class Receiver:
     """
 
     kind = "DICOM receiver"
+    lists_everything = False
     items: int | None = None
 
     def __init__(
@@ -159,5 +160,8 @@ class Receiver:
                     return
                 series = self._arriving.pop(uid)
                 self._worked_on = series.size
-            items = tuple(Item(sop, content=series.items[sop]) for sop in sorted(series.items))
-            yield Unit(part_name(uid, 1, [item.name for item in items]), items)
+            items = tuple(
+                Item(sop, content=content, size=len(content))
+                for sop, content in sorted(series.items.items())
+            )
+            yield Unit(part_name(uid, WHOLE, [item.name for item in items]), items)

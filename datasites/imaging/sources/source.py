@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol, cast
 
 from datasites.imaging.problems import Quarantined
 
-MAXIMUM_FILE_BYTES = 4 * 10**9
+MAXIMUM_FILE_BYTES = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,10 @@ class Source(Protocol):
     @property
     def items(self) -> int | None:
         """How many items it has, as far as that is known; for progress."""
+
+    @property
+    def lists_everything(self) -> bool:
+        """Whether `units` asks of every unit there is whether it is done; a receiver cannot."""
 
     def units(self, is_done: Callable[[str], bool]) -> Iterator[Unit]:
         """Every unit whose name is not done yet, each once; what is fetched is fetched lazily.
