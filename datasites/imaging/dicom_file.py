@@ -33,6 +33,12 @@ MODALITIES = {
     "XC": "photography",
 }  # fmt: skip
 """Modalities that are read (PS3.3 C.7.3.1.1.1); `SC` is the retired word for secondary capture."""
+OTHER_MODALITIES = (
+    "AU", "BI", "DOC", "ECG", "EPS", "HD", "IVOCT", "IVUS", "KO", "M3D", "NM", "OAM", "OCT", "OPM",
+    "OPT", "OPV", "OSS", "PLAN", "PR", "PT", "REG", "RESP", "RG", "RTDOSE", "RTIMAGE", "RTPLAN",
+    "RTRECORD", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "TG", "VA",
+)  # fmt: skip
+"""Modalities that are not read; only these are named to a person, for a header may say anything."""
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = (
     "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422",
@@ -85,10 +91,8 @@ def check_image(dataset: Dataset) -> None:
     modality = text(dataset, "Modality")
     if modality not in MODALITIES:
         known = ", ".join(MODALITIES)
-        shown = modality if modality.isalpha() and modality.isupper() and len(modality) <= 8 else ""
-        raise Quarantined(
-            Reason.UNSUPPORTED, f"modality {shown or 'missing or odd'}; read are {known}"
-        )
+        shown = modality if modality in OTHER_MODALITIES else "missing or odd"
+        raise Quarantined(Reason.UNSUPPORTED, f"modality {shown}; read are {known}")
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if rows * columns > MAXIMUM_PIXELS:
         raise Quarantined(

@@ -85,7 +85,9 @@ def read_labels(
         UnreadableSourceError: It is missing, no CSV, or has no or two identifying columns.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
     except OSError as error:
         raise UnreadableSourceError(f"there is no file {path}") from error
     except (ValueError, UnicodeDecodeError) as error:  # pandas' ParserError is a ValueError
@@ -101,12 +103,14 @@ def read_labels(
     kind = COLUMNS[identifying[0]]
     rows: dict[str, set[str]] = {}
     patients: dict[str, str] = {}
-    for _, row in table.iterrows():
-        value, label = str(row[names[identifying[0]]]).strip(), str(row[names[column]]).strip()
+    values, titles = table[names[identifying[0]]].str.strip(), table[names[column]].str.strip()
+    with_patients = kind != "patient" and "patient" in names
+    whose = table[names["patient"]].str.strip() if with_patients else [""] * len(table)
+    for value, label, patient in zip(values, titles, whose, strict=True):
         key = key_of(pseudonyms, kind, value)
         rows.setdefault(key, set()).update({label} - {""})
-        if kind != "patient" and "patient" in names and str(row[names["patient"]]).strip():
-            patients[key] = key_of(pseudonyms, "patient", str(row[names["patient"]]).strip())
+        if patient:
+            patients[key] = key_of(pseudonyms, "patient", patient)
     return Labels(classes, kind, {k: frozenset(v) for k, v in rows.items()}, patients)
 
 

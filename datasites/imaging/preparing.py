@@ -103,14 +103,12 @@ def prepare(units: list[Unit], settings: Settings) -> list[PreparedUnit]:
         drafts.append(list(_Series(unit, prepared, settings, tools).drafts()))
         done.append(prepared)
     for prepared, mine, words in zip(done, drafts, _words(drafts, tools.search), strict=True):
-        for draft, found in zip(mine, words, strict=True):
-            prepared.counts["text searched"] += tools.search is not None
-            if found:
-                prepared.counts["text found"] += 1
-                detail = "words were read in its pixels; clean it, or leave it out"
-                prepared.quarantined.append((draft.image.instance, Reason.TEXT_FOUND, detail))
-            else:
-                prepared.images.append(draft.image)
+        marked = {d.image.instance for d, found in zip(mine, words, strict=True) if found}
+        detail = "words were read in its pixels; clean it, or leave it out"
+        prepared.quarantined += [(key, Reason.TEXT_FOUND, detail) for key in sorted(marked)]
+        prepared.images += [d.image for d in mine if d.image.instance not in marked]
+        prepared.counts["text searched"] += len(mine) if tools.search else 0
+        prepared.counts["text found"] += sum(d.image.instance in marked for d in mine)
     return done
 
 
@@ -364,6 +362,8 @@ def _read_picture(content: bytes, kind: str) -> NDArray[np.float32]:
             return pixels / np.float32(255)
     except Quarantined:
         raise
+    except Image.DecompressionBombError as error:
+        raise Quarantined(Reason.TOO_LARGE, "more pixels than are read") from error
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise Quarantined(Reason.BROKEN, f"the {kind} cannot be decoded") from error
 

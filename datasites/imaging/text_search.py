@@ -37,9 +37,11 @@ HOW_TO_INSTALL = (
 )
 MINIMUM_LETTERS = 3
 MINIMUM_CONFIDENCE = 30.0
+TRACE_LETTERS = 2
+"""Letters and digits, at any confidence, after which an image is looked at more closely."""
 SHORT_WORD, SHORT_WORD_CONFIDENCE = 4, 70.0
 """Words of up to so many letters and digits need more: noise reads as short words."""
-SHORTEST_SIDE, LONGEST_SIDE, COARSE_SIDE = 448, 1280, 640
+SHORTEST_SIDE, CLOSER_SIDE, LONGEST_SIDE, COARSE_SIDE = 448, 900, 1280, 640
 STROKE, NOISE_DEVIATIONS, LEAST_CONTRAST, LEAST_INK = 5, 6.0, 12.0, 20
 """Widest stroke in pixels; how far ink stands out from noise, and from the ground in grey levels;
 pixels of ink below which there is no word."""
@@ -66,17 +68,26 @@ class TextSearch:
         """
         if not images:
             return []
-        counts = self._search(images)
-        if counts is None and len(images) > 1:
+        found = self._search(images, SHORTEST_SIDE)
+        if found is None:
+            if len(images) == 1:
+                return [1]
             return [count for image in images for count in self.count_words([image])]
-        return counts if counts is not None else [1]
+        words, traces = found
+        doubtful = [i for i, trace in enumerate(traces) if trace and not words[i]]
+        closer = self._search([images[i] for i in doubtful], CLOSER_SIDE)
+        for k, i in enumerate(doubtful):
+            words[i] = closer[0][k] if closer else 1
+        return words
 
-    def _search(self, images: Sequence[NDArray[np.uint8]]) -> list[int] | None:
-        """Words by image, or nothing if Tesseract failed or took too long."""
-        pages = [(i, page) for i, image in enumerate(images) for page in _find_ink(image)]
-        counts = [0] * len(images)
+    def _search(
+        self, images: Sequence[NDArray[np.uint8]], shortest: int
+    ) -> tuple[list[int], list[int]] | None:
+        """Words and traces of words by image, or nothing if Tesseract failed or took too long."""
+        pages = [(i, page) for i, image in enumerate(images) for page in _find_ink(image, shortest)]
+        words, traces = [0] * len(images), [0] * len(images)
         if not pages:
-            return counts
+            return words, traces
         tiff = io.BytesIO()
         pages[0][1].save(tiff, "TIFF", save_all=True, append_images=[page for _, page in pages[1:]])
         command = [str(self._program), "stdin", "stdout", "--psm", "11", "--dpi", "96", "tsv"]
@@ -92,10 +103,11 @@ class TextSearch:
             )
         except (subprocess.SubprocessError, OSError):
             return None
-        for number in _word_pages(done.stdout.decode("utf-8", "replace")):
+        for number, is_word in _read_table(done.stdout.decode("utf-8", "replace")):
             if 0 < number <= len(pages):
-                counts[pages[number - 1][0]] += 1
-        return counts
+                traces[pages[number - 1][0]] += 1
+                words[pages[number - 1][0]] += is_word
+        return words, traces
 
     def _read_version(self) -> str:
         done = subprocess.run(
@@ -104,17 +116,17 @@ class TextSearch:
         return done.stdout.decode("utf-8", "replace").splitlines()[0].strip()
 
 
-def _find_ink(image: NDArray[np.uint8]) -> Iterator[Image.Image]:
+def _find_ink(image: NDArray[np.uint8], shortest: int) -> Iterator[Image.Image]:
     """Pages, black on white, of what is brighter and of what is darker than its surroundings.
 
     An image of more than a coarse side is looked at twice, so that large letters have thin strokes.
     """
-    yield from _lift(_reduce(image, LONGEST_SIDE))
+    yield from _lift(_reduce(image, LONGEST_SIDE), shortest)
     if max(image.shape) > 1.5 * COARSE_SIDE:
-        yield from _lift(_reduce(image, COARSE_SIDE))
+        yield from _lift(_reduce(image, COARSE_SIDE), shortest)
 
 
-def _lift(grey: NDArray[np.float32]) -> Iterator[Image.Image]:
+def _lift(grey: NDArray[np.float32], shortest: int) -> Iterator[Image.Image]:
     if min(grey.shape) < 2 * STROKE:
         return
     size = (STROKE, STROKE)
@@ -128,7 +140,7 @@ def _lift(grey: NDArray[np.float32]) -> Iterator[Image.Image]:
         white = 0.6 * least
         black = max(float(np.percentile(ink, 75)), white + 1)
         page = 255 - 255 * np.clip((height - white) / (black - white), 0, 1)
-        yield _enlarge(np.pad(page.astype(np.uint8), 4, constant_values=255))
+        yield _enlarge(np.pad(page.astype(np.uint8), 4, constant_values=255), shortest)
 
 
 def _reduce(image: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
@@ -139,10 +151,10 @@ def _reduce(image: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
     return image.astype(np.float32)
 
 
-def _enlarge(page: NDArray[np.uint8]) -> Image.Image:
+def _enlarge(page: NDArray[np.uint8], shortest: int) -> Image.Image:
     """The page enlarged by a whole factor, so that small letters have enough pixels."""
     picture = Image.fromarray(page)
-    factor = -(-SHORTEST_SIDE // min(picture.size))
+    factor = -(-shortest // min(picture.size))
     longest_factor = max(1, LONGEST_SIDE // max(picture.size))
     factor = min(factor, longest_factor)
     if factor == 1:
@@ -152,13 +164,14 @@ def _enlarge(page: NDArray[np.uint8]) -> Image.Image:
     )
 
 
-def _word_pages(table: str) -> Iterator[int]:
-    """The page of each word of Tesseract's table (TSV), from 1."""
+def _read_table(table: str) -> Iterator[tuple[int, bool]]:
+    """Page (from 1) of each trace in Tesseract's table (TSV), and whether it counts as a word."""
     for line in table.splitlines():
         columns = line.split("\t")
         if len(columns) != 12 or not columns[1].isdecimal():
             continue
         letters = sum(character.isalnum() for character in columns[11])
         least = SHORT_WORD_CONFIDENCE if letters <= SHORT_WORD else MINIMUM_CONFIDENCE
-        if letters >= MINIMUM_LETTERS and float(columns[10]) >= least:
-            yield int(columns[1])
+        if letters >= TRACE_LETTERS:
+            is_word = letters >= MINIMUM_LETTERS and float(columns[10]) >= least
+            yield int(columns[1]), is_word

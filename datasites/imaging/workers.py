@@ -6,7 +6,6 @@ items of a unit alone, so that only the culprit is put into quarantine.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import resource
@@ -91,30 +90,41 @@ class Workers:
                 batch = waiting.pop(future)
                 try:
                     yield future.result()
-                except (TimeoutError, ProcessExpired, MemoryError) as error:
+                except (TimeoutError, ProcessExpired, MemoryError):
                     if len(batch) > 1:
                         again += [[unit] for unit in batch]
                     else:
-                        yield [self._without_culprits(batch[0], settings, error)]
+                        yield [self._without_culprits(batch[0], settings)]
 
-    def _without_culprits(self, unit: Unit, settings: Settings, error: Exception) -> PreparedUnit:
-        """A unit without the items that end every process that reads them."""
-        culprits = []
-        for item in unit.items if len(unit.items) > 1 else ():
-            try:
-                self._schedule([Unit(unit.name, (item,))], settings).result()
-            except (TimeoutError, ProcessExpired, MemoryError):
-                culprits.append(item)
-        rest = tuple(item for item in unit.items if item not in culprits) if culprits else ()
+    def _without_culprits(self, unit: Unit, settings: Settings) -> PreparedUnit:
+        """A unit without the items that end every process that reads them.
+
+        Each item is tried alone, and then the rest together; a process may also be ended from
+        outside, so that one end alone condemns nothing.
+        """
+        prepared = self._try(unit, settings) if len(unit.items) == 1 else None
+        if isinstance(prepared, PreparedUnit):
+            return prepared
+        culprits: dict[Item, Exception] = {}
+        for item in unit.items:
+            tried = self._try(Unit(unit.name, (item,)), settings)
+            if isinstance(tried, Exception):
+                culprits[item] = tried
+        rest = tuple(item for item in unit.items if item not in culprits)
+        done = self._try(Unit(unit.name, rest), settings) if rest else None
+        if isinstance(done, Exception):
+            culprits |= dict.fromkeys(rest, done)
         key = Pseudonyms(settings.secret).key("unit", unit.name)
-        prepared = PreparedUnit(key)
-        if rest:
-            with contextlib.suppress(TimeoutError, ProcessExpired, MemoryError):
-                prepared = self._schedule([Unit(unit.name, rest)], settings).result()[0]
-        for item in culprits or unit.items:
-            prepared.quarantined.append(_given_up(item, settings, error))
-        prepared.items = len(unit.items)
-        return prepared
+        result = done if isinstance(done, PreparedUnit) else PreparedUnit(key)
+        result.quarantined += [_given_up(i, settings, error) for i, error in culprits.items()]
+        result.items = len(unit.items)
+        return result
+
+    def _try(self, unit: Unit, settings: Settings) -> PreparedUnit | Exception:
+        try:
+            return self._schedule([unit], settings).result()[0]
+        except (TimeoutError, ProcessExpired, MemoryError) as error:
+            return error
 
     def _schedule(self, batch: list[Unit], settings: Settings) -> Future[list[PreparedUnit]]:
         seconds = SECONDS_PER_BATCH + SECONDS_PER_ITEM * sum(len(unit.items) for unit in batch)

@@ -107,7 +107,8 @@ def _state(items: list[Item]) -> str:
 def _walk(root: Path) -> Iterator[Item]:
     """Every file below a directory, by name; links only where they stay inside."""
     whole = root.resolve()
-    for folder, folders, names in os.walk(root):
+    closed: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=closed.append):
         folders.sort()
         for name in sorted([*names, *(f for f in folders if Path(folder, f).is_symlink())]):
             path = Path(folder, name)
@@ -132,6 +133,9 @@ def _walk(root: Path) -> Iterator[Item]:
                     yield Item(relative, path=path, size=state.st_size, folder=top, refused=refused)
             elif not stat.S_ISDIR(state.st_mode):
                 yield Item(relative, refused=Quarantined(Reason.NOT_AN_IMAGE, "not a plain file"))
+    for error in closed:
+        name = os.path.relpath(str(error.filename), root)
+        yield Item(name, refused=Quarantined(Reason.BROKEN, "a folder that cannot be read"))
 
 
 def _check_size(size: int) -> Quarantined | None:
