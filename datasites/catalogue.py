@@ -112,6 +112,7 @@ def write_version(
     minimum_count: int,
     patients: Mapping[str, NDArray[np.int32]] | None = None,
     certify: Certify | None = None,
+    remember: Callable[[str], None] = lambda _: None,
     retired: Collection[str] = (),
     **about: Any,
 ) -> tuple[str, Card]:
@@ -128,6 +129,7 @@ def write_version(
         minimum_count: Numbers below this are suppressed in the card.
         patients: Split -> the patient of each image, (N,), numbered from 0.
         certify: Makes the certificate; without it the version has none.
+        remember: Called with the version before it gets its name, to write what belongs to it.
         retired: Versions that nothing runs on any more; the same content is a new version then.
         about: More fields of the card.
 
@@ -185,6 +187,7 @@ def write_version(
             (draft / CERTIFICATE).write_bytes(certify(card, files))
         version = _content_sha256(draft)
         if not (datasets / version).exists():
+            remember(version)
             _seal(draft)
             draft.rename(datasets / version)
             sync_directory(datasets)

@@ -1,17 +1,16 @@
 """What a site remembers of a version beside the arrays: whose image each row is, by keyed hash.
 
 It stays outside the version's directory, so that approved code does not see it. It lets a patient
-be withdrawn, keeps patients in their split from version to version, and holds the de-identified
-headers. One JSON line per image.
+be withdrawn, and keeps patients in their split from version to version. One JSON line per image;
+in a file of their own, the de-identified headers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from datasites.catalogue import read_card, versions_on_disk
 from datasites.errors import DatasetError
@@ -29,7 +28,6 @@ class Member:
         instance: Key of the SOP instance.
         frame: Frame of the instance.
         label: Its class.
-        header: De-identified header, DICOM JSON Model (PS3.18 Annex F).
     """
 
     split: str
@@ -38,7 +36,6 @@ class Member:
     instance: str
     frame: int
     label: int
-    header: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,33 @@ class Lineage:
         return {member.patient: member.split for member in self.members}
 
 
-def write_lineage(lineages: Path, version: str, lineage: Lineage) -> None:
-    """Keep the lineage of a version; doing it again changes nothing."""
+Headers = Iterable[tuple[str, int, str]]
+"""Split, row and de-identified header (DICOM JSON Model, PS3.18 Annex F) of each image."""
+
+
+def write_lineage(lineages: Path, version: str, lineage: Lineage, headers: Headers) -> None:
+    """Keep the lineage of a version and its headers; what is there stays as it is."""
     lineages.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = lineages / f"{version}.jsonl"
+    if path.exists():
+        return
+    draft = lineages / f".{version}.headers"
+    with draft.open("w", encoding="utf-8") as file:
+        draft.chmod(0o600)
+        for split, row, header in headers:
+            file.write(f'["{split}",{row},{header}]\n')
+    draft.rename(lineages / f"{version}.headers.jsonl")
     lines = [json.dumps({"parent": lineage.parent})]
     lines += [json.dumps(asdict(member), separators=(",", ":")) for member in lineage.members]
-    write_private(lineages / f"{version}.jsonl", ("\n".join(lines) + "\n").encode())
+    write_private(path, ("\n".join(lines) + "\n").encode())
+
+
+def read_headers(lineages: Path, version: str) -> Iterator[tuple[str, int, str]]:
+    """Split, row and header of each image, as they were written."""
+    with (lineages / f"{version}.headers.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            split, row, header = json.loads(line)
+            yield split, row, json.dumps(header, separators=(",", ":"))
 
 
 def read_lineage(lineages: Path, version: str) -> Lineage | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -227,7 +226,7 @@ def _finish(
         [_placed(e) for e in entries], wanted.shares, seed=wanted.seed,
         earlier=before.split_of_patient if before else None,
     )  # fmt: skip
-    members = _members(entries, split_of, journal)
+    members = _members(entries, split_of)
     _check_minimums(policy, wanted, entries, split_of)
     numbers = {p: n for n, p in enumerate(dict.fromkeys(e.patient for e in entries))}
     splits: dict[str, SplitArrays] = {}
@@ -281,7 +280,12 @@ def _finish(
         )
         return sign_certificate(certificate, load_site_key(site.keys))
 
-    version, card = write_version(
+    def remember(version: str) -> None:
+        places = {entry.row: (m.split, m.row) for entry, m in zip(entries, members, strict=True)}
+        headers = ((*places[row], header) for row, header in journal.headers() if row in places)
+        write_lineage(site.lineages, version, Lineage(members, parent), headers)
+
+    return write_version(
         site.datasets,
         splits,
         name=wanted.name,
@@ -292,6 +296,7 @@ def _finish(
         minimum_count=policy.counts.minimum,
         patients=patients,
         certify=certify,
+        remember=remember,
         standardisation=wanted.standardisation,
         modalities=_modalities(journal.counts),
         deidentification=tuple(code for code, _ in recipe.codes),
@@ -302,8 +307,6 @@ def _finish(
         added=added,
         withdrawn=withdrawn,
     )
-    write_lineage(site.lineages, version, Lineage(members, parent))
-    return version, card
 
 
 def publish_arrays(
@@ -415,9 +418,18 @@ def _text_search_tool(policy: Policy) -> str | None:
 
 
 def _without_duplicates(journal: Journal) -> list[Entry]:
-    """The images in the order of their digests, each SOP instance's frame once."""
+    """The images in the order of their digests, each SOP instance's frame once.
+
+    Equal images are in the order of what else their patients have, which is the same at every site.
+    """
+    owned: dict[str, list[str]] = {}
+    for entry in journal.entries:
+        owned.setdefault(entry.patient, []).append(entry.digest)
+    whole = {patient: sorted(digests) for patient, digests in owned.items()}
     first: dict[tuple[str, int], Entry] = {}
-    for entry in sorted(journal.entries, key=lambda e: (e.digest, e.label, e.instance)):
+    for entry in sorted(
+        journal.entries, key=lambda e: (e.digest, e.label, whole[e.patient], e.instance)
+    ):
         if (entry.instance, entry.frame) in first:
             detail = "the same SOP instance was read before"
             journal.quarantined.append((entry.instance, Reason.DUPLICATE, detail))
@@ -441,22 +453,13 @@ def _placed(entry: Entry) -> Placed:
     return Placed(entry.patient, entry.label, entry.perceptual_hash, entry.digest)
 
 
-def _members(
-    entries: list[Entry], split_of: Mapping[str, str], journal: Journal
-) -> tuple[Member, ...]:
-    """Each image's place in the version, and what the site keeps about it."""
-    headers = dict(journal.headers())
+def _members(entries: list[Entry], split_of: Mapping[str, str]) -> tuple[Member, ...]:
+    """Each image's place in the version."""
     places: Counter[str] = Counter()
     members = []
-    for entry in entries:
-        split = split_of[entry.patient]
-        header: dict[str, Any] = json.loads(headers[entry.row])
-        members.append(
-            Member(
-                split=split, row=places[split], patient=entry.patient, instance=entry.instance,
-                frame=entry.frame, label=entry.label, header=header,
-            )
-        )  # fmt: skip
+    for e in entries:
+        split = split_of[e.patient]
+        members.append(Member(split, places[split], e.patient, e.instance, e.frame, e.label))
         places[split] += 1
     return tuple(members)
 

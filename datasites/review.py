@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from datasites.approvals import Approval
 from datasites.catalogue import read_card
+from datasites.certificate import Certificate, read_certificate
 from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
 from datasites.records import ApprovalRow, RequestRow
@@ -30,6 +31,8 @@ class ReviewSheet:
         runs_used: Runs charged to its approval so far.
         expires_at: When the approval ends, empty without one.
         policy: Name and version of the policy in force.
+        certificate: How the dataset version was de-identified; None when there is no certificate
+            that this site signed.
     """
 
     row: RequestRow
@@ -39,6 +42,7 @@ class ReviewSheet:
     runs_used: int
     expires_at: str
     policy: str
+    certificate: Certificate | None
 
     @property
     def number(self) -> str:
@@ -63,6 +67,9 @@ class ReviewSheet:
                 "name": self.terms.dataset,
                 "version": self.terms.version,
                 "training_images": self.images,
+                "certificate": self.certificate.model_dump(mode="json")
+                if self.certificate
+                else None,
             },
             "terms": self.terms.model_dump(mode="json"),
             "terms_sha256": row.terms_sha256,
@@ -109,7 +116,15 @@ def review_row(site: OpenSite, row: RequestRow) -> ReviewSheet:
         runs_used=site.ledger.used(approval.id) if approval else 0,
         expires_at=_expiry(approval),
         policy=site.policy.title,
+        certificate=_certificate(site, terms.version),
     )
+
+
+def _certificate(site: OpenSite, version: str) -> Certificate | None:
+    try:
+        return read_certificate(site.site.datasets, version, site.key.public_hex)
+    except DatasetError:
+        return None
 
 
 def latest_approval(site: OpenSite, number: int) -> ApprovalRow | None:

@@ -70,6 +70,7 @@ def print_sheet(out: Console, sheet: Mapping[str, Any]) -> None:
     shown = dataset["training_images"]
     images = f"{shown:,} training images" if shown is not None else "number suppressed"
     _field(out, "MAY READ", f"{dataset['name']} version {dataset['version'][:12]} ({images})")
+    _field(out, "De-ident.", certificate_in_words(dataset["certificate"]))
     _field(out, "LEAVES", f"per run: {sheet['leaves']}")
     if sheet["leaves_bytes"] is not None:
         total = in_megabytes(sheet["leaves_bytes"] * runs["asked"])
@@ -109,6 +110,26 @@ def print_sheet(out: Console, sheet: Mapping[str, Any]) -> None:
             f'\nsitegate request approve {number} · sitegate request deny {number} --reason "…"',
             style="bold",
         )
+
+
+def certificate_in_words(certificate: Mapping[str, Any] | None) -> str:
+    """How a dataset version was de-identified, in a line."""
+    if certificate is None:
+        return "NO certificate signed by this site"
+    codes = ", ".join(method["code"] for method in certificate["methods"]) or "no profile"
+    search = certificate["text_search"]
+    searched = (
+        f"{search['searched']:,} images searched for text, {search['found']:,} with text left out"
+        if search["tool"]
+        else "NOT searched for text"
+    )
+    heads = sum(certificate["recognisable"].values())
+    faces = f"; {heads:,} files may show FACES" if heads else ""
+    left_out = sum(certificate["quarantined"].values())
+    return (
+        f"{codes}; {searched}; {left_out:,} in quarantine; smallest group "
+        f"{certificate['smallest_group']}{faces}"
+    )
 
 
 def print_event(out: Console, line: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from datasites.lineage import (
     Lineage,
     Member,
     latest_version,
+    read_headers,
     read_lineage,
     remember_withdrawn,
     retire,
@@ -88,12 +89,12 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
             f"`{name}` was published as arrays, without patients; publish it again without them"
         )
     pseudonyms = load_pseudonyms(site.keys)
-    wanted = {pseudonyms.patient(patient_id), patient_id.strip()}
+    wanted = {key_of(pseudonyms, "patient", patient_id.strip())}
     holding = _versions_with(site, name, wanted)
     if not holding:
         raise DatasetError(f"`{name}` has no image of this patient in any version")
     gone = [member for member in lineage.members if member.patient in wanted]
-    remember_withdrawn(site.lineages, name, {m.patient for m in gone} or wanted)
+    remember_withdrawn(site.lineages, name, wanted)
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     if not gone:
         for version in holding:
@@ -103,7 +104,23 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
     left = [member for member in lineage.members if member.patient not in wanted]
     card = read_card(site.datasets, old)
     splits, patients = _rows_left(site, old, card, left)
-    _check_left(site, card, splits)
+    _check_left(site, card, splits, len({member.patient for member in left}))
+
+    places = dict.fromkeys(splits, 0)
+    members = []
+    moved: dict[tuple[str, int], int] = {}
+    for member in left:
+        moved[member.split, member.row] = places[member.split]
+        members.append(replace(member, row=places[member.split]))
+        places[member.split] += 1
+    headers = (
+        (split, moved[split, row], header)
+        for split, row, header in read_headers(site.lineages, old)
+        if (split, row) in moved
+    )
+
+    def remember(version: str) -> None:
+        write_lineage(site.lineages, version, Lineage(tuple(members), old), headers)
 
     def certify(made: Card, files: dict[str, str]) -> bytes:
         before = read_certificate(site.datasets, old)
@@ -125,18 +142,13 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
         minimum_count=card.minimum_count,
         patients=patients,
         certify=certify,
+        remember=remember,
         retired=retired_versions(site.lineages),
         **about,
         parent=old,
         added=0,
         withdrawn=len(gone),
     )
-    places = {split: 0 for split in splits}
-    members = []
-    for member in left:
-        members.append(replace(member, row=places[member.split]))
-        places[member.split] += 1
-    write_lineage(site.lineages, new, Lineage(tuple(members), old))
     for version in holding:
         retire(site.lineages, version, f"a patient was withdrawn on {when}")
     return Withdrawal(old, new, made, len(gone), tuple(_seen(site, holding)))
@@ -185,15 +197,19 @@ class _Chosen:
         return np.asarray(self._images[self._rows[wanted]])
 
 
-def _check_left(site: Site, card: Card, splits: dict[str, SplitArrays]) -> None:
+def _check_left(site: Site, card: Card, splits: dict[str, SplitArrays], patients: int) -> None:
     policy = site.policy()
     labels = np.concatenate([labels for _, labels in splits.values()] or [np.empty(0, np.int64)])
     sizes = [int((labels == k).sum()) for k in range(len(card.classes))]
     training = len(splits["train"][1]) if "train" in splits else 0
-    if min(sizes) < policy.publishing.minimum_per_class or training < policy.examples.minimum:
+    if (
+        min(sizes) < policy.publishing.minimum_per_class
+        or training < policy.examples.minimum
+        or patients < policy.publishing.minimum_patients
+    ):
         raise DatasetError(
             f"without this patient too little is left of `{card.name}` for policy {policy.title} "
-            "(publishing.minimum_per_class, examples.minimum). Retire the whole dataset with "
+            "(its minimums of images and patients). Retire the whole dataset with "
             "`sitegate dataset retire`"
         )
 

@@ -51,7 +51,7 @@ class Demonstration:
     seed: int
     out: Path
     sites: list[TrialSite] = field(default_factory=list)
-    images: int = 2520
+    images: int = 1680
     decisions: list[dict[str, str]] = field(default_factory=list)
     refusals: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

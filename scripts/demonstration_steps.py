@@ -65,8 +65,8 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How many federated rounds.")] = 10,
     seed: Annotated[int, typer.Option(min=0, max=1_000_000, help="Same seed, same weights.")] = 0,
     images: Annotated[
-        int, typer.Option(min=600, max=50_000, help="How many phantoms are drawn.")
-    ] = 2520,
+        int, typer.Option(min=400, max=50_000, help="How many phantoms are drawn.")
+    ] = 1680,
     out_dir: Annotated[Path, typer.Option("--out", help="Where results go.")] = Path("out"),
     keep: Annotated[
         bool, typer.Option(help="Leave the sites up, with a request for you to decide.")

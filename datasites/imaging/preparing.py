@@ -92,6 +92,7 @@ class _Draft:
 
     image: PreparedImage
     view: NDArray[np.uint8]
+    """(H, W) at its own size; empty when no text is searched for."""
 
 
 def prepare(units: list[Unit], settings: Settings) -> list[PreparedUnit]:
@@ -309,12 +310,12 @@ class _Series:
         frame: int,
         header: str,
     ) -> _Draft:
-        view = rendered if rendered.ndim == 2 else rendered.max(axis=2)
-        view8 = np.rint(view * np.float32(255)).astype(np.uint8)
         array = standardise(rendered, self._settings.standardisation)
-        hashed = perceptual_hash(view8)
+        hashed = perceptual_hash(_grey(array if array.dtype == np.uint8 else array * 255))
         image = PreparedImage(array, label, patient, instance, frame, hashed, header)
-        return _Draft(image, view8)
+        if self._tools.search is None:
+            return _Draft(image, np.empty((0, 0), np.uint8))
+        return _Draft(image, _grey(np.rint(rendered * np.float32(255))))
 
     def _refuse(self, name: str, problem: Quarantined) -> None:
         key = self._tools.pseudonyms.key("sop", name)
@@ -380,6 +381,11 @@ def _position(instance: _Instance) -> tuple[float, int, str]:
         along = 0.0
     number = text(header, "InstanceNumber")
     return along, int(number) if number.isdecimal() else 0, text(header, "SOPInstanceUID")
+
+
+def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """0 to 255 as (H, W) bytes; of colours the brightest."""
+    return np.asarray(image if image.ndim == 2 else image.max(axis=2), dtype=np.uint8)
 
 
 def array_sha256(array: NDArray[Any]) -> str:

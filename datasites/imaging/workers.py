@@ -22,7 +22,7 @@ from datasites.imaging.pseudonyms import Pseudonyms
 from datasites.imaging.sources.source import Item, Unit
 
 BATCH_ITEMS = 16
-BATCH_BYTES = 200_000_000
+BATCH_BYTES = 64_000_000
 SECONDS_PER_BATCH, SECONDS_PER_ITEM = 60, 10
 MEMORY_BYTES = 6 * 2**30
 """Address space of a worker beside its libraries."""

@@ -65,7 +65,7 @@ def orthanc(
         made.start().fill(pacs.encoded(image) for series in images.values() for image in series)
         yield made
     finally:
-        made.stop()
+        made.kill()
 
 
 def series_of(unit: Unit) -> str:
@@ -201,7 +201,7 @@ def test_series_that_grew_since_it_was_done_is_not_done(
         own.fill([second])
         (after,) = source(own.web).units(before.name.__eq__)
     finally:
-        own.stop()
+        own.kill()
     assert pacs.pixels(after.items) == sent_pixels(images, 0)
 
 
@@ -219,7 +219,7 @@ def test_killed_in_the_middle_and_restarted_everything_arrives_once(
                 own.kill()
                 threading.Timer(0.6, own.start).start()
     finally:
-        own.stop()
+        own.kill()
     assert pacs.pixels(i for u in units for i in u.items) == sent_pixels(images)
     assert "no connection with the PACS" in waits[0]
     assert "trying again in 0.2 s" in waits[0]
@@ -239,7 +239,7 @@ def test_killed_for_good_it_is_lost_in_a_sentence_within_the_patience(
         with pytest.raises(SourceLostError) as lost:
             units.extend(asked)
     finally:
-        own.stop()
+        own.kill()
     assert time.monotonic() - killed < 3
     assert str(lost.value) == (
         "no connection with the PACS (check its host name and port, and that it is running), "
@@ -263,7 +263,7 @@ def test_credentials_of_the_environment_open_the_door_and_wrong_ones_do_not(
             assert message.startswith("the PACS does not accept these credentials (HTTP 401): set")
             assert "canary" not in message
     finally:
-        closed.stop()
+        closed.kill()
 
 
 def test_wrong_path_is_told(orthanc: pacs.Orthanc) -> None:
@@ -488,8 +488,11 @@ def instance(number: int, series: str = "1.2.4") -> bytes:
     ],
 )
 def test_only_instances_that_were_asked_for_and_say_so_are_delivered(
-    parts: Callable[[str], list[bytes]], delivered: tuple[bool, bool]
+    monkeypatch: pytest.MonkeyPatch,
+    parts: Callable[[str], list[bytes]],
+    delivered: tuple[bool, bool],
 ) -> None:
+    monkeypatch.setattr("datasites.imaging.sources.patience.FIRST_WAIT_S", 0.01)
     with service(Lying(parts)) as url:
         (unit,) = source(url).units(never)
     assert series_of(unit) == "1.2.4"
@@ -509,7 +512,11 @@ def test_instances_that_are_counted_and_not_listed_are_not_forgotten() -> None:
     assert [item.content is not None for item in unit.items] == [True, True, False, False]
 
 
-def test_service_that_delivers_nothing_is_told_before_anything_is_taken_for_done() -> None:
+def test_service_that_delivers_nothing_is_told_before_anything_is_taken_for_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datasites.imaging.sources.patience.FIRST_WAIT_S", 0.01)
+
     class Many(Lying):
         def __call__(self, request: BaseHTTPRequestHandler) -> None:
             if request.path.split("?")[0].endswith("/series") and "offset" not in request.path:

@@ -83,7 +83,7 @@ def orthanc(
         made.start().fill(pacs.encoded(image) for series in images.values() for image in series)
         yield made
     finally:
-        made.stop()
+        made.kill()
 
 
 def series_of(unit: Unit) -> str:
@@ -187,7 +187,7 @@ def test_killed_in_the_middle_and_restarted_everything_arrives_once(
                 own.kill()
                 threading.Timer(0.6, own.start).start()
     finally:
-        own.stop()
+        own.kill()
     assert pacs.pixels(i for u in units for i in u.items) == sent_pixels(images)
     assert waits
 
@@ -205,16 +205,17 @@ def test_killed_for_good_it_is_lost_in_a_sentence_within_the_patience(
         with pytest.raises(SourceLostError) as lost:
             units.extend(asked)
     finally:
-        own.stop()
+        own.kill()
     assert time.monotonic() - killed < 4
     assert str(lost.value).startswith("no DICOM connection with the PACS (check its host name")
     assert str(lost.value).endswith("run the same command again to go on")
 
 
 def test_instance_that_the_archive_lost_is_not_delivered_and_not_forgotten(
-    tmp_path: Path, images: dict[str, list[Dataset]]
+    tmp_path: Path, images: dict[str, list[Dataset]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file vanished from its storage; the other two of the series come."""
+    monkeypatch.setattr("datasites.imaging.sources.patience.FIRST_WAIT_S", 0.01)
     own = Pacs(tmp_path / "own")
     series = list(images)[1]
     try:
@@ -237,7 +238,7 @@ def test_instance_that_the_archive_lost_is_not_delivered_and_not_forgotten(
                 i.SOPInstanceUID: i.SOPInstanceUID != damaged for i in images[series]
             }
     finally:
-        own.stop()
+        own.kill()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_dicom_over_tls(tmp_path: Path, images: dict[str, list[Dataset]]) -> Non
         assert refusal(unknown).startswith("the certificate of the PACS is not accepted")
         assert "TLS" in refusal(own.source(timeout_s=3))
     finally:
-        own.stop()
+        own.kill()
 
 
 def test_nothing_that_pynetdicom_logs_holds_a_uid_or_a_name(

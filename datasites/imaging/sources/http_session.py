@@ -61,6 +61,7 @@ class PacsSession(requests.Session):
         """
         target = super().get_redirect_target(resp)
         if target and _origin(urlsplit(urljoin(resp.url, target))) != self._origin:
+            resp.close()
             raise UnreadableSourceError(
                 "the PACS leads on to another address, which is not followed because the "
                 "credentials would go there too; if that address is right, name it instead"
