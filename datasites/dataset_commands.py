@@ -95,6 +95,9 @@ MoveToOption = Annotated[
 MovePortOption = Annotated[
     int, typer.Option(help="Port that C-MOVE sends to.", rich_help_panel=PACS)
 ]
+MoveHostOption = Annotated[
+    str, typer.Option(help="Address that C-MOVE sends to.", rich_help_panel=PACS)
+]
 AuthorityOption = Annotated[
     Path | None, typer.Option(help="CA file (PEM) of the PACS.", rich_help_panel=PACS)
 ]
@@ -168,6 +171,7 @@ def scan(
     senders: SendersOption = "",
     move_to: MoveToOption = "",
     move_port: MovePortOption = 0,
+    move_host: MoveHostOption = "127.0.0.1",
     authority: AuthorityOption = None,
     idle: IdleOption = 600.0,
     as_json: JsonOption = False,
@@ -175,7 +179,7 @@ def scan(
     """Look into a source: modalities, syntaxes, sizes, problems. Nothing is changed or kept."""
     options = SourceOptions(
         modality, since, until, accession, study_description, all_studies, ae_title, senders,
-        move_to, move_port, authority, idle,
+        move_to, move_port, move_host, authority, idle,
     )  # fmt: skip
     if is_arrays(source):
         splits = read_medmnist(Path(source))
@@ -286,6 +290,7 @@ def publish(
     senders: SendersOption = "",
     move_to: MoveToOption = "",
     move_port: MovePortOption = 0,
+    move_host: MoveHostOption = "127.0.0.1",
     authority: AuthorityOption = None,
     idle: IdleOption = 600.0,
     site: SiteOption = Path(),
@@ -303,7 +308,7 @@ def publish(
     }  # fmt: skip
     options = SourceOptions(
         modality, since, until, accession, study_description, all_studies, ae_title, senders,
-        move_to, move_port, authority, idle,
+        move_to, move_port, move_host, authority, idle,
     )  # fmt: skip
     publication = Publication(
         name=name,

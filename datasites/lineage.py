@@ -8,6 +8,7 @@ in a file of their own, the de-identified headers.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,8 +67,10 @@ def write_lineage(lineages: Path, version: str, lineage: Lineage, headers: Heade
         draft.chmod(0o600)
         for split, row, header in headers:
             file.write(f'["{split}",{row},{header}]\n')
+        file.flush()
+        os.fsync(file.fileno())
     draft.rename(lineages / f"{version}.headers.jsonl")
-    lines = [json.dumps({"parent": lineage.parent})]
+    lines = [json.dumps({"parent": lineage.parent, "images": len(lineage.members)})]
     lines += [json.dumps(asdict(member), separators=(",", ":")) for member in lineage.members]
     write_private(path, ("\n".join(lines) + "\n").encode())
 
@@ -89,7 +92,10 @@ def read_lineage(lineages: Path, version: str) -> Lineage | None:
     try:
         first, *lines = (lineages / f"{version}.jsonl").read_text().splitlines()
         members = tuple(Member(**json.loads(line)) for line in lines)
-        return Lineage(members, json.loads(first)["parent"])
+        about = json.loads(first)
+        if len(members) != about["images"]:
+            raise ValueError("lines are missing")
+        return Lineage(members, about["parent"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

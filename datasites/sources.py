@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class SourceOptions:
     senders: str = ""
     move_to: str = ""
     move_port: int = 0
+    move_host: str = "127.0.0.1"
     authority: Path | None = None
     idle_s: float = 600.0
 
@@ -80,12 +82,12 @@ def open_source(
         return DicomWebSource(
             source, query=options.query, ca_file=options.authority, on_wait=on_wait
         )
-    if source.startswith("dicom://"):
+    if source.startswith(("dicom://", "dicoms://")):
         parts = urlsplit(source)
         if not (parts.username and parts.hostname and parts.port):
             raise ConfigurationError(
                 f"`{source}` is no PACS; write dicom://AETITLE@host:port, for example "
-                "dicom://ORTHANC@pacs.hospital.example:104"
+                "dicom://ORTHANC@pacs.hospital.example:104 (dicoms:// for TLS)"
             )
         return DimseSource(
             parts.hostname,
@@ -95,6 +97,8 @@ def open_source(
             calling_ae=options.ae_title,
             move_to=options.move_to or None,
             move_port=options.move_port,
+            move_host=options.move_host,
+            tls=_tls(options.authority) if parts.scheme == "dicoms" else None,
             on_wait=on_wait,
         )
     if (found := RECEIVER.fullmatch(source)) is not None:
@@ -106,6 +110,13 @@ def open_source(
             idle_s=options.idle_s,
         )
     return Folder(Path(source), workers)
+
+
+def _tls(authority: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"{authority} is no file of CA certificates (PEM)") from error
 
 
 def _listed(text: str) -> tuple[str, ...]:

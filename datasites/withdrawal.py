@@ -26,6 +26,7 @@ from datasites.catalogue import (
 from datasites.certificate import Certificate, read_certificate, sign_certificate
 from datasites.config import Site
 from datasites.errors import DatasetError
+from datasites.imaging.labels import key_of
 from datasites.keys import load_pseudonyms, load_site_key
 from datasites.lineage import (
     Lineage,

@@ -53,9 +53,9 @@ def split_by_patient(
         name = member_of[image.patient]
         counts[name][image.label] += 1
         first[name] = min(first.get(name, image.order), image.order)
-    wanted = {
-        split: share * sum(counts.values(), np.zeros(classes)) for split, share in shares.items()
-    }
+    everything = sum(counts.values(), np.zeros(classes))
+    totals = {split: share * everything for split, share in shares.items()}
+    wanted = dict(totals)
     chosen: dict[str, str] = {}
     for name, members in groups.items():
         kept = {earlier[p] for p in members if earlier and earlier.get(p) in shares}
@@ -66,9 +66,11 @@ def split_by_patient(
     names = sorted((n for n in groups if n not in chosen), key=lambda n: first[n])
     rng.shuffle(names)
     names.sort(key=lambda n: -counts[n].sum())  # stable: the large first, else as shuffled
+    whole = {split: np.maximum(numbers, 1e-9) for split, numbers in totals.items()}
     for name in names:
         present = counts[name] > 0
-        best = max(shares, key=lambda s: (float(wanted[s][present].min()), shares[s]))
+        needed = {s: float((wanted[s] / whole[s])[present].min()) for s in shares}
+        best = max(shares, key=lambda s: (needed[s], shares[s]))
         chosen[name] = best
         wanted[best] = wanted[best] - counts[name]
     return {patient: chosen[member_of[patient]] for patient in member_of}

@@ -152,14 +152,6 @@ def test_rubbish_after_the_last_line_is_cut_off(written, rubbish):
     journal.close()
 
 
-def test_a_line_of_json_that_is_no_unit_ends_what_is_read(written):
-    with (written / "journal.jsonl").open("ab") as file:
-        file.write(b'{"unit": 1}\n[]\n')
-    journal = opened(written)
-    check(journal, 4)
-    journal.close()
-
-
 def test_a_unit_without_images_is_done_too(tmp_path):
     journal = opened(tmp_path / "journal")
     journal.write([unit(0, images=0)])
