@@ -25,7 +25,7 @@ ALPHA = 1.0
 TEST_SHARE = 2 / 7
 DRAWN_SIZE = 112
 HEADS = 24
-SMALLEST_SHARE = 0.15
+SMALLEST_SHARE, FEWEST = 0.15, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class DicomFolders:
     chest_labels: Path
     head: Path
     head_labels: Path
+    test_share: float
 
 
 def draw_phantoms(count: int, seed: int) -> dict[str, SplitArrays]:
@@ -74,8 +75,9 @@ def write_dicom(
         head_labels = write_head_phantoms(
             head / "files", patients=HEADS, seed=1000 * seed + k, maker=maker, slices=4
         )
+        share = len(part["test"][1]) / len(labels)
         written.append(
-            DicomFolders(maker, chest / "files", chest_labels, head / "files", head_labels)
+            DicomFolders(maker, chest / "files", chest_labels, head / "files", head_labels, share)
         )
     return written
 
@@ -109,7 +111,7 @@ def _by_dirichlet(
     labels: NDArray[np.int64], hospitals: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """For each class, Dirichlet shares; drawn again until each hospital has a fair number."""
-    smallest = SMALLEST_SHARE * len(labels) / hospitals
+    smallest = max(SMALLEST_SHARE * len(labels) / hospitals, FEWEST)
     for _ in range(10_000):
         rows: list[list[NDArray[np.int64]]] = [[] for _ in range(hospitals)]
         for k in np.unique(labels):
@@ -121,7 +123,10 @@ def _by_dirichlet(
         joined = [np.sort(np.concatenate(row)) for row in rows]
         if min(map(len, joined)) >= smallest:
             return joined
-    raise ValueError(f"{len(labels)} images cannot be divided among {hospitals} hospitals")
+    raise ValueError(
+        f"{len(labels)} training images cannot be divided among {hospitals} hospitals with at "
+        f"least {FEWEST} for each; ask for more with --images, or for fewer hospitals"
+    )
 
 
 def _evenly(

@@ -102,13 +102,14 @@ def publish_phantoms(demonstration: Demonstration, directory: Path) -> Iterator[
         for archive, site in zip(archives, demonstration.sites, strict=True):
             secrets = load_pseudonyms(site.site.keys)
             labels = read_labels(archive.chest_labels, CLASSES, secrets)
-            wanted = _publication("made by code, free to use", labels)
+            wanted = _publication("made by code, free to use", labels, archive.test_share)
             chest = publish_images(site.site, Folder(archive.chest, workers), wanted, workers)
             labels = read_labels(archive.head_labels, HEAD_CLASSES, secrets)
             wanted = replace(
                 wanted,
                 name=HEADS, classes=HEAD_CLASSES, labels=labels,
                 standardisation=Standardisation(size=64),
+                shares={"train": 0.8, "test": 0.2},
                 description="MR slices of heads that do not exist",
             )  # fmt: skip
             head = publish_images(site.site, Folder(archive.head, workers), wanted, workers)
@@ -134,14 +135,14 @@ def training_arrays(demonstration: Demonstration) -> tuple[NDArray[Any], NDArray
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _publication(licence: str, labels: Labels) -> Publication:
+def _publication(licence: str, labels: Labels, test_share: float = TEST_SHARE) -> Publication:
     return Publication(
         name=DATASET,
         classes=CLASSES,
         licence=licence,
         labels=labels,
         standardisation=Standardisation(size=28),
-        shares={"train": 1 - TEST_SHARE, "test": TEST_SHARE},
+        shares={"train": 1 - test_share, "test": test_share},
         description="Chest X-rays of one hospital of a demonstration",
         published_by="the demonstration",
     )

@@ -39,7 +39,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     for folder in folders:
         done = subprocess.run(
-            [*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3", "--out", str(folder)],
+            [*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3", "--images", "600", "--out", str(folder)],
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_same_seed_gives_the_same_weights(outcomes: list[Path]) -> None:
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_when_the_demo_is_ended(tmp_path: Path, blow: signal.Signals) -> None:
     demo = subprocess.Popen(
-        [*DEMO, "--sites", "2", "--keep", "--out", str(tmp_path)],
+        [*DEMO, "--sites", "2", "--images", "400", "--keep", "--out", str(tmp_path)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -148,7 +148,8 @@ def standardise(image: NDArray[np.float32], wanted: Standardisation) -> NDArray[
         `wanted.shape`, of `wanted.dtype`.
     """
     if wanted.channels == 1 and image.ndim == 3:
-        image = image @ LUMINANCE
+        red, green, blue = (image[:, :, c] * LUMINANCE[c] for c in range(3))
+        image = red + green + blue  # one after the other: a matrix product may round differently
     if wanted.fit == "crop":
         image = _middle_square(image)
     image = _fit(image, wanted.size, RESAMPLING[wanted.resize])

@@ -18,7 +18,8 @@ PHANTOM = PICTURES[0]
 def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
     content = io.BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=quality)
-    return np.asarray(Image.open(content))
+    with Image.open(content) as picture:
+        return np.asarray(picture)
 
 
 def scaled(image: np.ndarray, size: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def test_an_image_has_one_hash_of_sixteen_digits(number):
 )
 def test_most_copies_have_the_hash_of_their_original(change):
     same = sum(perceptual_hash(change(a)) == perceptual_hash(a) for a in PICTURES[:60])
-    assert same >= 36
+    assert same >= 50
 
 
 def test_different_patients_rarely_share_a_hash():

@@ -204,7 +204,7 @@ def test_the_bits_are_those_that_were_published_before():
     assert digest.hexdigest() == BITS, "raise Standardisation.version if this is meant"
 
 
-BITS = "TO BE FILLED"
+BITS = "be304890618c3d8a0ca7e70e0e8f8156261962eb3bf21030dfab893242ed5600"
 
 
 # --- the description ---------------------------------------------------------------------------

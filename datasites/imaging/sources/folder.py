@@ -176,7 +176,8 @@ def _members(path: Path, prefix: str) -> Iterator[Item]:
             )
         else:
             refused = _check_size(member.file_size)
-        top = name.parts[0] if len(name.parts) > 1 and not prefix else None
+        parts = (*PurePosixPath(prefix).parts[:-1], *name.parts)
+        top = parts[0] if len(parts) > 1 else None
         yield Item(
             prefix + member.filename, path=path, member=member.filename, size=member.file_size,
             folder=top, refused=refused,
