@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from datasites.trial import free_port
 
@@ -87,9 +88,18 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
         assert "request approved" in said
         assert "update released" in said
         assert said.count("Intact: ") == 2
+        said = newcomer.types("owner-4", INV12345678=a_patient(tmp_path / "archive"))
+        assert "Nothing runs on version" in said
+        assert "rita@uni.example" in said
     finally:
         serve.send_signal(signal.SIGTERM)
         assert serve.wait(30) == 0
+
+
+def a_patient(archive: Path) -> str:
+    """The Patient ID of one of the archive's files."""
+    first = next(path for path in sorted(archive.rglob("*")) if path.is_file())
+    return str(dcmread(first, stop_before_pixels=True).PatientID)
 
 
 def wait_for_a_request(newcomer: Newcomer) -> None:

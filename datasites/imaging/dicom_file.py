@@ -135,11 +135,12 @@ def has_hounsfield(dataset: Dataset) -> bool:
 
 def frame_count(dataset: Dataset) -> int:
     """Number of Frames (0028,0008), at least 1."""
-    value = dataset.get("NumberOfFrames")
-    try:
-        return max(1, int(str(value))) if value not in (None, "") else 1
-    except ValueError as error:
-        raise Quarantined(Reason.BROKEN, "the number of frames is no number") from error
+    if "NumberOfFrames" not in dataset:
+        return 1
+    value = text(dataset, "NumberOfFrames")
+    if value and not value.isdecimal():
+        raise Quarantined(Reason.BROKEN, "the number of frames is no number")
+    return max(1, int(value or 1))
 
 
 def transfer_syntax(dataset: Dataset) -> UID:

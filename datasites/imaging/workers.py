@@ -58,12 +58,12 @@ class Workers:
         for batch, future in scheduled:
             try:
                 yield list(future.result())
-            except (TimeoutError, ProcessExpired, MemoryError):
+            except Exception:  # of any kind: a file may break what reads it
                 results: list[R | Q] = []
                 for item in batch:
                     try:
                         results += self._call(function, [item]).result()
-                    except (TimeoutError, ProcessExpired, MemoryError):
+                    except Exception:  # of any kind: a file may break what reads it
                         results.append(otherwise)
                 yield results
 
@@ -90,7 +90,7 @@ class Workers:
                 batch = waiting.pop(future)
                 try:
                     yield future.result()
-                except (TimeoutError, ProcessExpired, MemoryError):
+                except Exception:  # of any kind: a file may break what reads it
                     if len(batch) > 1:
                         again += [[unit] for unit in batch]
                     else:
@@ -123,7 +123,7 @@ class Workers:
     def _try(self, unit: Unit, settings: Settings) -> PreparedUnit | Exception:
         try:
             return self._schedule([unit], settings).result()[0]
-        except (TimeoutError, ProcessExpired, MemoryError) as error:
+        except Exception as error:  # of any kind: it is told below in words of ours
             return error
 
     def _schedule(self, batch: list[Unit], settings: Settings) -> Future[list[PreparedUnit]]:
@@ -153,8 +153,10 @@ def _given_up(item: Item, settings: Settings, error: Exception) -> tuple[str, Re
         reason, detail = Reason.TOO_LARGE, "needs more memory than one file may have"
     elif isinstance(error, TimeoutError):
         reason, detail = Reason.BROKEN, "the decoder does not come to an end with it"
-    else:
+    elif isinstance(error, ProcessExpired):
         reason, detail = Reason.BROKEN, "the decoder crashes on it"
+    else:
+        reason, detail = Reason.BROKEN, "it cannot be read"
     return Pseudonyms(settings.secret).key("sop", item.name), reason, detail
 
 

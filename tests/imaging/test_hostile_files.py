@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ from pebble import ProcessExpired
 from PIL import Image
 from pydicom import Dataset, config
 from pydicom.uid import RLELossless
-from typer.testing import CliRunner
 
-from datasites.cli import app
 from datasites.imaging.dicom_file import check_image, parse_dicom, quietly, text
 from datasites.imaging.labels import Labels
 from datasites.imaging.preparing import PreparedUnit, Settings, prepare
@@ -173,15 +172,15 @@ def test_the_index_and_the_scan_end_with_every_damaged_file(damaged, workers):
     items = [Item(name, content=content) for name, content in damaged.items()]
     batches = [items[k : k + 256] for k in range(0, len(items), 256)]
     named = [n for batch in workers.map(series_of, batches, otherwise=None) for n in batch]
-    looked = [one for b in workers.map(_look, batches[::5], otherwise=None) for one in b]
+    looked = [
+        one
+        for b in workers.map(partial(look, suspects=()), batches[::5], otherwise=None)
+        for one in b
+    ]
     assert len(named) == len(items)
     assert len(looked) == sum(len(batch) for batch in batches[::5])
     assert None not in named
     assert None not in looked
-
-
-def _look(items: list[Item]) -> list[Any]:
-    return look(items, ())
 
 
 def test_pydicoms_own_files_in_a_folder_are_all_counted(tmp_path, workers):
@@ -300,6 +299,22 @@ def test_a_header_that_lies_is_refused_in_a_sentence(lies, what):
     _, reason, words = LIES[what]
     ((found, detail),) = lies[what]
     assert (found, words in detail) == (reason, True), detail
+
+
+@pytest.mark.parametrize("keyword", ["NumberOfFrames", "Rows", "RescaleSlope", "PatientID"])
+@pytest.mark.parametrize("vr", [b"I[", b"\0\0", b"SQ", b"FD", b"AT"])
+def test_an_element_of_an_unknown_kind_is_an_image_or_in_quarantine(keyword, vr):
+    """pydicom converts a value when it is asked for, and raises what it likes."""
+    image = good(frames=2, modality="XA", rescale=(1.0, 0.0))
+    tag = struct.pack("<HH", image[keyword].tag.group, image[keyword].tag.element)
+    content = as_bytes(image)
+    at = content.index(tag + image[keyword].VR.encode())
+    content = content[: at + 4] + vr + content[at + 6 :]
+    item = Item("x", content=content, folder="good")
+    (unit,) = prepare([Unit("x", (item,))], SETTINGS)
+    assert unit.images or unit.quarantined
+    assert look([item], ())
+    assert series_of([item])
 
 
 def test_a_name_in_the_modality_is_not_repeated(workers):
@@ -478,6 +493,10 @@ def test_links_out_of_the_folder_and_devices_are_refused_each_in_a_sentence(twis
 
 
 def test_the_scan_of_a_twisted_folder_ends_with_a_table_and_names_nothing(twisted):
+    from typer.testing import CliRunner
+
+    from datasites.cli import app  # late: workers that run functions of this file import it
+
     done = CliRunner().invoke(app, ["dataset", "scan", str(twisted)], env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     assert "8 files" in done.stdout
@@ -630,6 +649,38 @@ def _is_busy(pid: int) -> bool:
 
 
 _seen: dict[int, int] = {}
+
+
+def _fail_at_b(names: list[str]) -> list[str]:
+    if "b" in names:
+        raise ValueError("Quillfeather")
+    return names
+
+
+def test_an_error_that_nobody_thought_of_costs_only_the_item_that_it_is_about(workers):
+    found = workers.map(_fail_at_b, [["a", "b", "c"], ["d"]], otherwise="")
+    assert list(found) == [["a", "", "c"], ["d"]]
+
+
+def test_an_error_that_nobody_thought_of_puts_the_culprit_into_quarantine(monkeypatch):
+    items = [Item(n, content=as_bytes(good(k)), folder="good") for k, n in enumerate("abc")]
+
+    def schedule(self: Workers, batch: list[Unit], settings: Settings) -> Future[Any]:
+        future: Future[Any] = Future()
+        if any(item.name == "b" for unit in batch for item in unit.items):
+            future.set_exception(ValueError("Quillfeather"))
+        else:
+            future.set_result(prepare(batch, settings))
+        return future
+
+    monkeypatch.setattr(Workers, "_schedule", schedule)
+    with Workers(1) as own:
+        found = [u for batch in own.prepare([Unit("u", tuple(items))], SETTINGS) for u in batch]
+    (unit,) = found
+    assert len(unit.images) == 2
+    ((_, reason, detail),) = unit.quarantined
+    assert reason is Reason.BROKEN
+    assert "Quillfeather" not in detail
 
 
 def test_what_is_left_of_a_unit_whose_worker_dies_again_and_again_is_in_quarantine(monkeypatch):

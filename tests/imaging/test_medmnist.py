@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasites.imaging.sources import medmnist
 from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.sources import medmnist
 from datasites.imaging.sources.medmnist import read_medmnist
 
 GREY = (28, 28)
