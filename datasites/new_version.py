@@ -275,7 +275,7 @@ def _finish(
             seed=wanted.seed,
             arrays=files,
             standardisation_sha256=wanted.standardisation.sha256,
-            tools={**tools, **({"tesseract": tool} if tool else {})},
+            tools={**tools, **({"tesseract": tool.removeprefix("tesseract ")} if tool else {})},
             parent=parent,
         )
         return sign_certificate(certificate, load_site_key(site.keys))

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasites.catalogue import Card
-from datasites.certificate import Action, Certificate
+from datasites.certificate import Certificate
 from datasites.imaging.scan import Scan
 from datasites.new_version import Outcome
 from datasites.withdrawal import Seen
@@ -105,24 +105,20 @@ def print_certificate(out: Console, certificate: Certificate, version: str, key:
         _field(out, "Parent", f"sha256 {found.parent}{gone}")
     tools = ", ".join(f"{tool} {number}" for tool, number in found.tools.items())
     _field(out, "Made with", tools)
-    if found.actions:
-        out.print()
-        table = _table("Attribute", "Action", "Files", "Attribute", "Action", "Files")
-        cells = [(escape(a.attribute), a.action, f"{a.count:,}") for a in _notable(found)]
-        half = (len(cells) + 1) // 2
-        for k in range(half):
-            right = cells[half + k] if half + k < len(cells) else ("", "", "")
-            table.add_row(*cells[k], *right)
-        out.print(table)
-        kept = sum(a.action == "kept" for a in found.actions)
-        out.print(f"and {kept} technical attributes kept; --json lists all.")
+    by_action: dict[tuple[str, int], list[str]] = {}
+    for action in found.actions:
+        if action.action != "kept":
+            keyword = action.attribute.rpartition(" ")[2]
+            name = action.attribute if action.attribute.islower() else keyword
+            by_action.setdefault((action.action, action.count), []).append(name)
+    if by_action:
+        out.print("\nWhat was done with which attribute (kept are technical ones; --json has all):")
+    for (did, count), names in sorted(
+        by_action.items(), key=lambda pair: (pair[0][0], -pair[0][1])
+    ):
+        _field(out, f"{did} x{count:,}", ", ".join(names))
     out.print()
     out.print(f"Signature of the site's key {key} is valid.", markup=False, soft_wrap=True)
-
-
-def _notable(certificate: Certificate) -> list[Action]:
-    """What was changed: what is kept is technical, and long."""
-    return [action for action in certificate.actions if action.action != "kept"]
 
 
 def print_datasets(out: Console, cards: Mapping[str, Card], retired: Collection[str]) -> None:

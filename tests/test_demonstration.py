@@ -39,7 +39,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     for folder in folders:
         done = subprocess.run(
-            [*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3", "--images", "600", "--out", str(folder)],
+            [
+                *(*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3"),
+                *("--images", "600", "--out", str(folder)),
+            ],
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

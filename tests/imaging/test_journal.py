@@ -108,7 +108,8 @@ def cut(written: Path, to: Path, name: str, size: int) -> Path:
 def test_lines_cut_at_any_byte_leave_whole_units_and_the_rest_is_written_again(written, tmp_path):
     content = (written / "journal.jsonl").read_bytes()
     ends = [k + 1 for k, byte in enumerate(content) if byte == ord("\n")]
-    for size in range(ends[1] - 3, len(content) + 1):
+    near = {end + k for end in ends[1:] for k in range(-25, 15)}
+    for size in sorted({*near, *range(ends[1], len(content), 17)} & {*range(len(content) + 1)}):
         whole = sum(end <= size for end in ends)
         folder = cut(written, tmp_path / str(size), "journal.jsonl", size)
         journal = opened(folder)

@@ -56,7 +56,9 @@ def test_same_schema_and_seed_are_the_same_bytes() -> None:
 
 def test_nothing_but_the_schema_and_the_seed_goes_in() -> None:
     """There is no argument by which a pixel, count or label could get in, and no global state."""
-    assert list(inspect.signature(draw_mock).parameters) == ["shape", "classes", "seed", "count"]
+    assert list(inspect.signature(draw_mock).parameters) == [
+        "shape", "classes", "dtype", "seed", "count",
+    ]  # fmt: skip
     np.random.seed(1)
     one = content(draw_mock((8, 8), 2))
     np.random.seed(2)
