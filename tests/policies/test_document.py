@@ -51,10 +51,12 @@ def test_example_policy_loads_and_names_itself(name: str) -> None:
     assert policy.title == f"chest-xray v{policy.version}"
 
 
-def test_strict_example_differs_from_the_other_in_runs_only() -> None:
+def test_strict_example_differs_from_the_other_in_runs_and_demanded_methods_only() -> None:
     usual, strict = (load_policy(FOLDER / f"{n}.yaml") for n in ("chest-xray", "chest-xray-strict"))
     assert (usual.runs.maximum, strict.runs.maximum) == (60, 12)
-    assert usual.model_copy(update={"runs": strict.runs, "version": strict.version}) == strict
+    assert (usual.publishing.options, strict.publishing.options[0]) == ((), "113100")
+    stricter = {"runs": strict.runs, "version": strict.version, "publishing": strict.publishing}
+    assert usual.model_copy(update=stricter) == strict
 
 
 def test_document_of_the_factories_is_valid() -> None:
