@@ -32,6 +32,7 @@ from datasites.errors import ConfigurationError, DatasetError
 from datasites.files import write_private
 from datasites.imaging.labels import Labels, read_labels
 from datasites.imaging.phantoms import draw_chest_phantoms
+from datasites.imaging.recipe import read_recipe
 from datasites.imaging.scan import Scan, add_up, look
 from datasites.imaging.sources.folder import Folder
 from datasites.imaging.sources.medmnist import read_medmnist
@@ -108,6 +109,10 @@ IdleOption = Annotated[
 PublisherOption = Annotated[
     str | None,
     typer.Option("--as", envvar="SITEGATE_PERSON", help="Who publishes, for the certificate."),
+]
+WithdrawerOption = Annotated[
+    str | None,
+    typer.Option("--as", envvar="SITEGATE_PERSON", help="Who withdraws, for the certificate."),
 ]
 
 
@@ -316,7 +321,7 @@ def publish(
         licence=licence,
         labels=_labels(opened, titles, labels, label_column, label_tag),
         standardisation=_standardisation(standard, plain),
-        options=tuple(option or ()),
+        options=_options(option or []),
         shares=_shares(splits),
         seed=seed,
         description=described,
@@ -412,7 +417,7 @@ def withdraw(
             "Asked for when it is not given, so that it stays out of the shell's history.",
         ),
     ],
-    person: PublisherOption = None,
+    person: WithdrawerOption = None,
     site: SiteOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -471,6 +476,13 @@ def _standardisation(file: Path | None, plain: dict[str, Any]) -> Standardisatio
             f"--standard says all about pixels; leave out {', '.join(f'--{n}' for n in given)}"
         )
     return make_standardisation({**base.model_dump(), **given}) if given else base
+
+
+def _options(names: list[str]) -> tuple[str, ...]:
+    try:
+        return read_recipe(names).options
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _shares(text: str) -> dict[str, float]:
