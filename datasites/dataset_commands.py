@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from pydicom.datadict import tag_for_keyword
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -128,6 +129,8 @@ def draw_phantoms(
     ] = False,
 ) -> None:
     """Draw chest X-ray phantoms, to try things without anyone's images."""
+    if not file.resolve().parent.is_dir():
+        raise ConfigurationError(f"there is no folder {file.parent} to write into")
     if dicom:
         _draw_dicom(file, count, size, seed)
         return
@@ -306,7 +309,8 @@ def publish(
     May be stopped at any time; the same command goes on where it was.
     """
     opened = load_site(site)
-    titles = tuple(part.strip() for part in classes.split(","))
+    titles = _classes(classes)
+    _check_report(report, source)
     plain = {
         "size": size, "channels": channels, "dtype": dtype, "ct_window": ct_window,
         "slices": slices, "fit": fit,
@@ -455,6 +459,8 @@ def show_pseudonym(
     site: SiteOption = Path(),
 ) -> None:
     """Print the key that stands for a patient at this site, for a CSV of labels."""
+    if not patient.strip():
+        raise ConfigurationError("an empty Patient ID stands for nobody")
     say(load_pseudonyms(load_site(site).keys).patient(patient))
 
 
@@ -463,6 +469,10 @@ def _labels(
 ) -> Labels:
     if table is not None and tag is not None:
         raise ConfigurationError("labels come from --labels or from --label-tag, not from both")
+    if tag is not None and tag_for_keyword(tag) is None:
+        raise ConfigurationError(
+            f"`{tag}` is no keyword of a DICOM attribute; write it like BodyPartExamined"
+        )
     if table is not None:
         return read_labels(table, classes, load_pseudonyms(site.keys), column)
     return Labels(classes, tag=tag)
@@ -478,6 +488,24 @@ def _standardisation(file: Path | None, plain: dict[str, Any]) -> Standardisatio
     return make_standardisation({**base.model_dump(), **given}) if given else base
 
 
+def _classes(text: str) -> tuple[str, ...]:
+    titles = tuple(part.strip() for part in text.split(","))
+    if len(titles) < 2 or "" in titles or len(set(titles)) < len(titles):
+        raise ConfigurationError(
+            f"--classes is `{text}`; write at least two different names: normal,pneumonia"
+        )
+    return titles
+
+
+def _check_report(report: Path | None, source: str) -> None:
+    if report is None:
+        return
+    if not Path(source).exists() or is_arrays(source):
+        raise ConfigurationError("--report names files; it is for a folder or an archive")
+    if not report.resolve().parent.is_dir():
+        raise ConfigurationError(f"there is no folder for the report {report}")
+
+
 def _options(names: list[str]) -> tuple[str, ...]:
     try:
         return read_recipe(names).options
@@ -490,7 +518,8 @@ def _shares(text: str) -> dict[str, float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 3 or min(numbers) < 0 or not numbers[0] or abs(sum(numbers) - 1) > 1e-6:
+    good = len(numbers) == 3 and all(0 <= n <= 1 for n in numbers) and numbers[0] > 0
+    if not good or abs(sum(numbers) - 1) > 1e-6:
         raise ConfigurationError(
             f"--splits is `{text}`; write three shares that add up to 1: 0.7,0.1,0.2"
         )
@@ -535,6 +564,7 @@ def _bar() -> Progress:
         TextColumn("{task.fields[quarantined]}"),
         console=err,
         transient=True,
+        disable=not err.is_terminal,
     )
 
 
@@ -557,7 +587,7 @@ def _write_report(
     path: Path, site: Site, source: Source, workers: Workers, outcome: Outcome
 ) -> None:
     if not isinstance(source, Folder):
-        raise ConfigurationError("--report names files, and this source has none")
+        return
     rows = name_quarantined(source, workers, load_pseudonyms(site.keys), outcome.keys)
     text = io.StringIO(newline="")
     table = csv.writer(text)

@@ -102,6 +102,8 @@ def open_source(
             on_wait=on_wait,
         )
     if (found := RECEIVER.fullmatch(source)) is not None:
+        if not 0 < int(found["port"]) <= 65_535:
+            raise ConfigurationError(f"`{source}` names no port; ports are 1 to 65535")
         return Receiver(
             ae_title=options.ae_title,
             port=int(found["port"]),

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=96, help="files (default 96)")
+    parser.add_argument("--images", type=int, default=160, help="files (default 160)")
     parser.add_argument("--size", type=int, default=2048, help="rows and columns (default 2048)")
     parser.add_argument("--repeats", type=int, default=3, help="turns (default 3)")
     asked = parser.parse_args()

@@ -21,7 +21,8 @@ from datasites.imaging.problems import Reason
 from datasites.imaging.pseudonyms import Pseudonyms
 from datasites.imaging.sources.source import Item, Unit
 
-BATCH_ITEMS = 16
+BATCH_ITEMS, SEARCHED_BATCH_ITEMS = 4, 16
+"""Few, so that no process is left over; more where Tesseract is started for each batch."""
 BATCH_BYTES = 64_000_000
 SECONDS_PER_BATCH, SECONDS_PER_ITEM = 60, 10
 MEMORY_BYTES = 6 * 2**30
@@ -76,7 +77,7 @@ class Workers:
         """Prepare units in batches, a few at a time; results as they come."""
         waiting: dict[Future[list[PreparedUnit]], list[Unit]] = {}
         again: list[list[Unit]] = []
-        batches = _batches(units)
+        batches = _batches(units, SEARCHED_BATCH_ITEMS if settings.search_text else BATCH_ITEMS)
         more = True
         while more or waiting or again:
             while (again or more) and len(waiting) < 2 * self.count:
@@ -134,13 +135,13 @@ class Workers:
         return future
 
 
-def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+def _batches(units: Iterable[Unit], most: int) -> Iterator[list[Unit]]:
     batch: list[Unit] = []
     items = size = 0
     for unit in units:
         batch.append(unit)
         items, size = items + len(unit.items), size + unit.size
-        if items >= BATCH_ITEMS or size >= BATCH_BYTES:
+        if items >= most or size >= BATCH_BYTES:
             yield batch
             batch, items, size = [], 0, 0
     if batch:

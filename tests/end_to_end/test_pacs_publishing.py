@@ -41,10 +41,10 @@ STUDIES, PUSHED = 200, 20
 NAME = "chest-xray"
 TITLE, PUSHER = "SITEGATE", "SCANNER7"
 COMMAND = "import sys; from datasites.cli import app; sys.argv[0] = 'sitegate'; app()"
-# A PACS that is gone is waited for 3 seconds instead of 60.
+# A PACS that is gone is waited for 2 seconds instead of 60.
 IMPATIENT = (
     "from datasites.imaging.sources.dicomweb import DicomWebSource as Source; "
-    f"Source.__init__.__kwdefaults__['patience_s'] = 3.0; {COMMAND}"
+    f"Source.__init__.__kwdefaults__['patience_s'] = 2.0; {COMMAND}"
 )
 RETRIEVED = re.compile(r"\(http\) GET /dicom-web/studies/[\d.]+/series/([\d.]+)(?:\s|/instances/)")
 
@@ -107,6 +107,14 @@ def make(path: Path, **publishing: Any) -> Site:
     return make_site(path, example_config("st-marys"), policy, owner, owner, factories.PASSWORD)
 
 
+def publish_command(site: Site, source: str, labels: Path) -> list[str]:
+    return [
+        "dataset", "publish", source, "--name", NAME, "--site", str(site.path),
+        "--classes", ",".join(CLASSES), "--licence", "none", "--labels", str(labels),
+        "--size", "64", "--as", "olga",
+    ]  # fmt: skip
+
+
 class Publishing:
     """`sitegate dataset publish` in a process of its own."""
 
@@ -115,11 +123,7 @@ class Publishing:
     ) -> None:
         self._site = site
         self._process = subprocess.Popen(
-            [
-                sys.executable, "-c", text, "dataset", "publish", source, "--name", NAME,
-                "--site", str(site.path), "--classes", ",".join(CLASSES), "--licence", "none",
-                "--labels", str(labels), "--size", "64", "--as", "olga", *options,
-            ],
+            [sys.executable, "-c", text, *publish_command(site, source, labels), *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, start_new_session=True,
         )  # fmt: skip
@@ -278,7 +282,7 @@ def test_a_pacs_that_is_gone_ends_the_command_and_the_same_command_goes_on(
     assert out == ""
     sentences = " ".join(err.split())
     assert sentences.endswith(
-        ", for 3 s; what was published so far is kept: run the same command again to go on"
+        ", for 2 s; what was published so far is kept: run the same command again to go on"
     )
     assert sentences.count("run the same command again") == 1
     assert versions_on_disk(site.datasets) == []
@@ -381,7 +385,8 @@ def test_pushed_studies_are_published_if_the_sender_is_named(ways: Ways, tmp_pat
     assert (found.images, found.quarantined, found.source) == (PUSHED, {}, "DICOM receiver")
     assert_nobody_is_named(ways.pushed, site, out, err)
     folder = make(tmp_path / "folder")
-    Publishing(folder, str(ways.pushed.folder), ways.pushed.labels).end()
+    command = publish_command(folder, str(ways.pushed.folder), ways.pushed.labels)
+    assert CliRunner().invoke(app, command).exit_code == 0
     assert certificate_of(folder).arrays == found.arrays
 
 
@@ -414,18 +419,20 @@ def push(files: list[Path], title: str, port: int) -> list[int]:
 def test_scan_shows_what_there_is_and_changes_nothing(
     orthanc: pacs.Orthanc, studies: Studies, site: Site
 ) -> None:
+    until = dates_of(studies)[60]
+    count = sum(image.StudyDate <= until for image in studies.images)
     before = content_of(site), orthanc.ask("GET", "/statistics").json()
     done = subprocess.run(
         [
-            sys.executable, "-c", COMMAND, "dataset", "scan", orthanc.web, "--all-studies",
+            sys.executable, "-c", COMMAND, "dataset", "scan", orthanc.web, "--until", until,
             "--site", str(site.path),
         ],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert (content_of(site), orthanc.ask("GET", "/statistics").json()) == before
     lines = done.stdout.splitlines()
-    assert lines[0] == "200 files, 200 series or pictures"
-    row = "DX Explicit VR Little Endian MONOCHROME2 12 64 x 64 200"
+    assert lines[0] == f"{count} files, {count} series or pictures"
+    row = f"DX Explicit VR Little Endian MONOCHROME2 12 64 x 64 {count}"
     assert row in [" ".join(line.split()) for line in lines]
     assert max(map(len, lines)) <= 80
     assert_nobody_is_named(studies, site, done.stdout, done.stderr)
