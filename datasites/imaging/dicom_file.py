@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from pydicom import Dataset, config, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from datasites.imaging.problems import Quarantined, Reason
@@ -87,6 +88,8 @@ def check_image(dataset: Dataset) -> None:
         for name in ("FloatPixelData", "DoubleFloatPixelData"):
             if name in dataset:
                 raise Quarantined(Reason.UNSUPPORTED, "pixels are floating-point numbers")
+        if "Image Storage" in text_of_class(dataset):
+            raise Quarantined(Reason.BROKEN, "an image file without its pixels")
         raise Quarantined(Reason.NOT_AN_IMAGE, "a DICOM object without pixels")
     modality = text(dataset, "Modality")
     if modality not in MODALITIES:
@@ -126,6 +129,22 @@ def check_image(dataset: Dataset) -> None:
         raise Quarantined(
             Reason.UNSUPPORTED, "CT without rescale slope and intercept is not in Hounsfield units"
         )
+    _check_length(dataset)
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Refuse uncompressed pixels that end too early."""
+    syntax = transfer_syntax(dataset)
+    if not syntax.is_transfer_syntax or syntax.is_compressed:
+        return  # the decoder says what is wrong with it
+    try:
+        with quietly():
+            there = len(dataset.get_item("PixelData").value)
+            wanted = get_expected_length(dataset)
+    except Exception as error:  # pydicom converts late, and raises many kinds
+        raise Quarantined(Reason.BROKEN, "the pixels cannot be read") from error
+    if there < wanted:
+        raise Quarantined(Reason.BROKEN, "the pixels cannot be decoded: the file ends within them")
 
 
 def has_hounsfield(dataset: Dataset) -> bool:

@@ -130,7 +130,9 @@ def read_standardisation(path: Path) -> Standardisation:
 
 def make_standardisation(plain: object, source: str = "the standardisation") -> Standardisation:
     """A description from plain values; raises `StandardisationError` naming what does not fit."""
-    window = plain.get("ct_window") if isinstance(plain, dict) else None
+    if not isinstance(plain, dict):
+        raise StandardisationError(f"{source} is not valid: it has no fields, such as `size: 224`")
+    window = plain.get("ct_window")
     if isinstance(window, str) and window not in CT_WINDOWS:
         raise StandardisationError(
             f"{source} is not valid: `ct_window` is `{window}`; write {', '.join(CT_WINDOWS)}, or "
