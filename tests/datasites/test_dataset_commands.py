@@ -104,7 +104,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("phantoms", place / "images", "--dicom", "--count", str(COUNT), "--size", "32")
     shutil.copytree(place / "images", place / "odd")
     first, second, third = sorted((place / "odd").rglob("*.dcm"))[:3]
-    (place / "odd" / "Broken_Barnaby.dcm").write_bytes(first.read_bytes()[:600])
+    (place / "odd" / "Broken_Barnaby.dcm").write_bytes(first.read_bytes()[:-500])
     (place / "odd" / "letter to Dr Otto.pdf").write_bytes(b"%PDF-1.4\n")
     (place / "odd" / "Twice_Tamsin.dcm").write_bytes(second.read_bytes())
     image = dcmread(third)
