@@ -346,15 +346,19 @@ def publish(
             say(f"{card.name} is version {version}")
         _announce(opened, as_json)
         return
-    with Workers() as workers:
-        with _bar() as bar:
-            task = bar.add_task("Publishing", total=None, rate="", quarantined="")
-            where = open_source(source, options, workers, _waiting(bar))
-            outcome = publish_images(
-                opened, where, publication, workers, functools.partial(_show, bar, task)
-            )
-        if report is not None:
-            _write_report(report, opened, where, workers, outcome)
+    try:
+        with Workers() as workers:
+            with _bar() as bar:
+                task = bar.add_task("Publishing", total=None, rate="", quarantined="")
+                where = open_source(source, options, workers, _waiting(bar))
+                outcome = publish_images(
+                    opened, where, publication, workers, functools.partial(_show, bar, task)
+                )
+            if report is not None:
+                _write_report(report, opened, where, workers, outcome)
+    except KeyboardInterrupt:
+        err.print("Stopped; the same command goes on where it was.")
+        raise typer.Exit(130) from None
     if as_json:
         print_json(outcome.as_dict())
     else:

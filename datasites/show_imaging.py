@@ -12,6 +12,7 @@ from rich.table import Table
 from datasites.catalogue import Card
 from datasites.certificate import Certificate
 from datasites.imaging.scan import Scan
+from datasites.imaging.splits import SPLITS
 from datasites.new_version import Outcome
 from datasites.withdrawal import Seen
 
@@ -45,8 +46,8 @@ def print_outcome(out: Console, outcome: Outcome) -> None:
     if outcome.resumed:
         out.print(f"Resumed: {outcome.resumed:,} files had been read before.")
     table = _table("Published", *card.classes, "Images", "Patients")
-    for split, counts in card.counts.items():
-        images = card.images(split)
+    for split in _splits(card):
+        counts, images = card.counts[split], card.images(split)
         table.add_row(
             split,
             *(_number(counts[title]) for title in card.classes),
@@ -125,7 +126,7 @@ def print_datasets(out: Console, cards: Mapping[str, Card], retired: Collection[
     """The dataset versions in one table."""
     table = _table("Dataset", "Version", "Images", "Shape", "Classes", "Licence")
     for version, card in cards.items():
-        images = "  ".join(f"{split} {_number(card.images(split))}" for split in card.counts)
+        images = "  ".join(f"{split} {_number(card.images(split))}" for split in _splits(card))
         shape = " x ".join(map(str, card.shape))
         state = " (withdrawn)" if version in retired else ""
         table.add_row(
@@ -160,6 +161,11 @@ def _field(out: Console, name: str, value: str) -> None:
     grid.add_column(overflow="fold")
     grid.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(grid)
+
+
+def _splits(card: Card) -> list[str]:
+    known = [split for split in SPLITS if split in card.counts]
+    return known + sorted(set(card.counts) - set(known))
 
 
 def _number(count: int | None) -> str:

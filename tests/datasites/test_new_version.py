@@ -389,8 +389,9 @@ def test_control_c_ends_in_a_sentence_and_the_same_command_goes_on(source, tmp_p
         *("--labels", str(source[1]), "--size", "28", "--json", "--site", str(site.path)),
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     journal = None
     end = time.monotonic() + 60
     while not (journal and journal.stat().st_size):
@@ -402,6 +403,7 @@ def test_control_c_ends_in_a_sentence_and_the_same_command_goes_on(source, tmp_p
     _, said = process.communicate(timeout=30)
     assert process.returncode not in (0, -signal.SIGINT)
     assert b"Traceback" not in said
+    assert b"the same command goes on" in said
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["resumed"] > 0
