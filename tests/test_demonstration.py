@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from datasites.audit_log import verify_log
+from datasites.imaging.phantoms import draw_chest_phantoms
 from policies.arrays import arrays_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,8 +89,14 @@ def test_same_seed_gives_the_same_weights(outcomes: list[Path]) -> None:
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_when_the_demo_is_ended(tmp_path: Path, blow: signal.Signals) -> None:
+    file = tmp_path / "chest.npz"
+    arrays: dict[str, np.ndarray] = {}
+    for k, split in enumerate(("train", "test")):
+        images, labels = draw_chest_phantoms(400, seed=k)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez(file, **arrays)
     demo = subprocess.Popen(
-        [*DEMO, "--sites", "2", "--images", "400", "--keep", "--out", str(tmp_path)],
+        [*DEMO, "--sites", "2", "--data", str(file), "--keep", "--out", str(tmp_path)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
