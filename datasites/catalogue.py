@@ -130,7 +130,8 @@ def write_version(
         patients: Split -> the patient of each image, (N,), numbered from 0.
         certify: Makes the certificate; without it the version has none.
         remember: Called with the version before it gets its name, to write what belongs to it.
-        retired: Versions that nothing runs on any more; the same content is a new version then.
+        retired: Versions that are not taken for this one, whatever their content: nothing runs on
+            them any more, or they were certified otherwise.
         about: More fields of the card.
 
     Raises:
@@ -181,6 +182,7 @@ def write_version(
                 np.save(draft / f"{split}_patients.npy", patients[split].astype(np.int32))
         files = _files_sha256(draft)
         if (same := _same_content(datasets, card, files, retired)) is not None:
+            os.utime(datasets / same / "card.json")  # it is the latest again
             return same, read_card(datasets, same)
         (draft / "card.json").write_bytes(canonical_json(card.model_dump(mode="json")))
         if certify is not None:

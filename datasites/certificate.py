@@ -20,7 +20,7 @@ from policies.strict import Strict, canonical_json
 
 PURPOSE = "deidentification certificate"
 NOT_APPLIED = (
-    "113101 Clean Pixel Data: pixels are not altered; images with text in them are left out",
+    "113101 Clean Pixel Data: pixels are not altered",
     "113102 Clean Recognizable Visual Features: faces are not removed from CT and MR of heads",
 )
 

@@ -44,6 +44,15 @@ def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
         except UnreadableSourceError as error:
             err.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from error
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            err.print(
+                f"{error.strerror or 'the system refused'}{where}. Nothing is lost; mend it, and "
+                "the same command goes on.",
+                style="red",
+                markup=False,
+            )
+            raise typer.Exit(1) from error
 
     return run
 

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from datasites.catalogue import read_card, versions_on_disk
+from datasites.catalogue import is_intact, read_card, versions_on_disk
 from datasites.certificate import read_certificate
 from datasites.command_line import JsonOption, SiteOption, err, out, print_json, say, told_plainly
 from datasites.config import Site, load_site
@@ -149,6 +149,10 @@ def _draw_dicom(folder: Path, count: int, size: int, seed: int) -> None:
 
     if folder.exists():
         raise ConfigurationError(f"{folder} is there already; name a folder that is not")
+    if (folder.resolve().parent / "labels.csv").exists():
+        raise ConfigurationError(
+            f"there is a labels.csv beside {folder}; it would be replaced. Name another place"
+        )
     images, labels = draw_chest_phantoms(count, seed=seed, size=size)
     table = write_chest_phantoms(
         folder,
@@ -319,6 +323,7 @@ def publish(
         modality, since, until, accession, study_description, all_studies, ae_title, senders,
         move_to, move_port, move_host, authority, idle,
     )  # fmt: skip
+    _check_options(source, options, plain, bool(labels or label_tag or option or standard))
     publication = Publication(
         name=name,
         classes=titles,
@@ -394,6 +399,8 @@ def show_certificate(
     found = _version(opened, name, version)
     key = load_site_key(opened.keys).public_hex
     certificate = read_certificate(opened.datasets, found, key)
+    if not is_intact(opened.datasets, found):
+        raise DatasetError(f"the files of version {found[:12]} are not as they were certified")
     if as_json:
         print_json({"version": found, "public_key": key, **certificate.model_dump(mode="json")})
     else:
@@ -508,6 +515,21 @@ def _check_report(report: Path | None, source: str) -> None:
         raise ConfigurationError("--report names files; it is for a folder or an archive")
     if not report.resolve().parent.is_dir():
         raise ConfigurationError(f"there is no folder for the report {report}")
+
+
+def _check_options(
+    source: str, options: SourceOptions, pixels: dict[str, Any], for_files: bool
+) -> None:
+    """Refuse options that would be ignored."""
+    is_pacs = "://" in source or source.startswith("receive:")
+    if not is_pacs and any(options.query_only):
+        raise ConfigurationError(
+            "--modality, --since and the like choose from a PACS; a folder is published whole"
+        )
+    if is_arrays(source) and (for_files or any(value is not None for value in pixels.values())):
+        raise ConfigurationError(
+            "an .npz is published as it is; labels, pixel options and --option do not apply to it"
+        )
 
 
 def _options(names: list[str]) -> tuple[str, ...]:

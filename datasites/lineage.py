@@ -138,9 +138,7 @@ def retired_because(lineages: Path, version: str) -> str | None:
 
 
 def latest_version(datasets: Path, lineages: Path, name: str) -> str | None:
-    """The version of a dataset that no other version comes after, the last written of several."""
-    cards = {v: read_card(datasets, v) for v in versions_on_disk(datasets)}
-    mine = {v: c for v, c in cards.items() if c.name == name}
-    parents = {card.parent for card in mine.values()}
-    ends = [v for v in mine if v not in parents and retired_because(lineages, v) is None]
-    return max(ends, key=lambda v: (datasets / v / "card.json").stat().st_mtime_ns, default=None)
+    """The version of a dataset that was published last and is not retired."""
+    mine = [v for v in versions_on_disk(datasets) if read_card(datasets, v).name == name]
+    live = [v for v in mine if retired_because(lineages, v) is None]
+    return max(live, key=lambda v: (datasets / v / "card.json").stat().st_mtime_ns, default=None)

@@ -6,6 +6,7 @@ version is written in the end, whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import shutil
@@ -18,8 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.catalogue import Card, Rows, SplitArrays, write_version
-from datasites.certificate import Action, Certificate, Method, TextSearch, sign_certificate
+from datasites.catalogue import Card, Rows, SplitArrays, versions_on_disk, write_version
+from datasites.certificate import (
+    Action,
+    Certificate,
+    Method,
+    TextSearch,
+    read_certificate,
+    sign_certificate,
+)
 from datasites.config import Site
 from datasites.errors import DatasetError
 from datasites.imaging.journal import Entry, Journal
@@ -92,6 +100,8 @@ class Outcome:
     keys: Mapping[str, tuple[Reason, str]]
     """Key of each item in quarantine; whoever has the source and the secret can name it."""
     resumed: int
+    moved: int
+    """Patients that are in another split than in the parent."""
     look_alikes: int
     text_searched: bool
 
@@ -105,6 +115,7 @@ class Outcome:
                 for (reason, detail), count in self.quarantined.items()
             ],
             "resumed": self.resumed,
+            "moved": self.moved,
             "look_alikes": self.look_alikes,
             "text_searched": self.text_searched,
         }
@@ -148,7 +159,8 @@ def publish_images(
     try:
         resumed = journal.looked_at
         _read(source, journal, settings, workers, on_progress)
-        outcome = _finish(site, policy, source, wanted, journal, tool)
+        parent = latest_version(site.datasets, site.lineages, wanted.name)
+        outcome = _finish(site, policy, source, wanted, journal, tool, parent)
     finally:
         journal.close()
     shutil.rmtree(directory)
@@ -157,6 +169,7 @@ def publish_images(
         quarantined=Counter((reason, detail) for _, reason, detail in journal.quarantined),
         keys={key: (reason, detail) for key, reason, detail in journal.quarantined},
         resumed=resumed,
+        moved=_moved(site, parent, outcome[0]),
         look_alikes=look_alikes([_placed(entry) for entry in journal.entries]),
         text_searched=tool is not None,
     )
@@ -205,6 +218,7 @@ def _finish(
     wanted: Publication,
     journal: Journal,
     tool: str | None,
+    parent: str | None,
 ) -> tuple[str, Card]:
     """Split what was read, check it against the policy's minimums, certify and write it."""
     entries = _without_withdrawn(
@@ -220,7 +234,6 @@ def _finish(
             f"no image is left to publish ({told or 'the source is empty'}); "
             "`sitegate dataset scan` says more"
         )
-    parent = latest_version(site.datasets, site.lineages, wanted.name)
     before = read_lineage(site.lineages, parent) if parent else None
     split_of = split_by_patient(
         [_placed(e) for e in entries], wanted.shares, seed=wanted.seed,
@@ -240,6 +253,8 @@ def _finish(
     patients = {split: patients[split] for split in splits}
     added, withdrawn = _changes(before, members)
     recipe = read_recipe(wanted.options)
+    codes = recipe.codes if journal.actions else ()  # pictures have no header to de-identify
+    _check_methods(policy, tuple(code for code, _ in codes))
     tools = {name: installed(name) for name in LIBRARIES}
     heads = {k: journal.counts[f"head {k}"] for k in ("yes", "possibly")}
     smallest = min(
@@ -255,8 +270,8 @@ def _finish(
             source=source.kind,
             published_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             published_by=wanted.published_by,
-            methods=tuple(Method(code=code, meaning=meaning) for code, meaning in recipe.codes),
-            recipe_sha256=recipe.sha256,
+            methods=tuple(Method(code=code, meaning=meaning) for code, meaning in codes),
+            recipe_sha256=recipe.sha256 if codes else None,
             actions=tuple(
                 Action(attribute=tag, action=action, count=count)
                 for (tag, action), count in sorted(journal.actions.items())
@@ -299,10 +314,10 @@ def _finish(
         remember=remember,
         standardisation=wanted.standardisation,
         modalities=_modalities(journal.counts),
-        deidentification=tuple(code for code, _ in recipe.codes),
+        deidentification=tuple(code for code, _ in codes),
         recognisable=bool(sum(heads.values())),
         made_with=tools,
-        retired=retired_versions(site.lineages),
+        retired=retired_versions(site.lineages) | _otherwise_certified(site, tool),
         parent=parent,
         added=added,
         withdrawn=withdrawn,
@@ -371,7 +386,7 @@ def publish_arrays(
         description=wanted.description,
         minimum_count=policy.counts.minimum,
         certify=certify,
-        retired=retired_versions(site.lineages),
+        retired=retired_versions(site.lineages) | _otherwise_certified(site, tool),
         parent=parent,
     )
 
@@ -394,6 +409,10 @@ def _check_allowed(policy: Policy, wanted: Publication, codes: tuple[str, ...]) 
             f"policy {policy.title} knows no dataset `{wanted.name}` but "
             f"{', '.join(policy.datasets)}; publish under one of these names, or change the policy"
         )
+    _check_methods(policy, codes)
+
+
+def _check_methods(policy: Policy, codes: tuple[str, ...]) -> None:
     if missing := sorted(set(policy.publishing.options) - set(codes)):
         raise DatasetError(
             f"policy {policy.title} demands the de-identification methods "
@@ -415,6 +434,16 @@ def _text_search_tool(policy: Policy) -> str | None:
             "`publishing: {text_search: if installed}`"
         )
     return found.version if found else None
+
+
+def _otherwise_certified(site: Site, tool: str | None) -> frozenset[str]:
+    """Versions whose pixels were not searched for text as they are now."""
+    found = set()
+    for version in versions_on_disk(site.datasets):
+        with contextlib.suppress(DatasetError):
+            if read_certificate(site.datasets, version).text_search.tool != tool:
+                found.add(version)
+    return frozenset(found)
 
 
 def _without_duplicates(journal: Journal) -> list[Entry]:
@@ -493,6 +522,16 @@ def _check_training(policy: Policy, images: int) -> None:
             f"that rests on fewer than {policy.examples.minimum} (examples.minimum), so that "
             "nobody could train on it"
         )
+
+
+def _moved(site: Site, parent: str | None, version: str) -> int:
+    """How many patients are in another split than before: look-alikes and other shares do it."""
+    before = read_lineage(site.lineages, parent) if parent else None
+    now = read_lineage(site.lineages, version)
+    if before is None or now is None:
+        return 0
+    then = before.split_of_patient
+    return sum(then.get(p, split) != split for p, split in now.split_of_patient.items())
 
 
 def _changes(before: Lineage | None, members: tuple[Member, ...]) -> tuple[int | None, int | None]:

@@ -63,6 +63,12 @@ def print_outcome(out: Console, outcome: Outcome) -> None:
         out.print(left_out)
     if not outcome.text_searched:
         out.print("\nPixels were NOT searched for text.", style="yellow")
+    if outcome.moved:
+        out.print(
+            f"\n{outcome.moved:,} patients are in another split than in the version before: of a "
+            "model trained on that one, measures on this one would flatter.",
+            style="yellow",
+        )
     if outcome.look_alikes:
         out.print(
             f"\n{outcome.look_alikes:,} images look like another patient's; such patients are in "
@@ -113,7 +119,9 @@ def print_certificate(out: Console, certificate: Certificate, version: str, key:
             name = action.attribute if action.attribute.islower() else keyword
             by_action.setdefault((action.action, action.count), []).append(name)
     if by_action:
-        out.print("\nWhat was done with which attribute (kept are technical ones; --json has all):")
+        out.print(
+            "\nWhat was done with which attribute (kept are technical ones; --json has all),\nand how often in what was read:"
+        )
     for (did, count), names in sorted(
         by_action.items(), key=lambda pair: (pair[0][0], -pair[0][1])
     ):

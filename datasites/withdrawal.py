@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -95,6 +96,7 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
     if not holding:
         raise DatasetError(f"`{name}` has no image of this patient in any version")
     gone = [member for member in lineage.members if member.patient in wanted]
+    shutil.rmtree(site.state / "imports", ignore_errors=True)  # what was read and not published
     remember_withdrawn(site.lineages, name, wanted)
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     if not gone:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from policies.contract import Bound, Name
 from policies.strict import Strict, model_sha256, validation_sentences
@@ -142,6 +142,12 @@ class PublishingRule(Strict):
     text_search: Literal["required", "if installed", "off"] = "required"
     """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
     published all the same, or the search is not made."""
+
+    @field_validator("text_search", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML takes a bare `off` for a boolean
+
     suspect_modalities: tuple[Modality, ...] = ("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC")
     """Modalities whose images are left out unless they are marked as free of burned-in text."""
     recognisable_heads: Literal["refuse", "allow"] = "refuse"

@@ -42,7 +42,8 @@ class Journal:
     def __init__(self, directory: Path, shape: tuple[int, ...], dtype: str) -> None:
         self.directory, self.shape, self.dtype = directory, shape, np.dtype(dtype)
         self._row_bytes = int(np.prod(shape)) * self.dtype.itemsize
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.parent.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         self._lock = (directory / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
