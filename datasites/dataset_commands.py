@@ -526,7 +526,8 @@ def _check_options(
         raise ConfigurationError(
             "--modality, --since and the like choose from a PACS; a folder is published whole"
         )
-    if is_arrays(source) and (for_files or any(value is not None for value in pixels.values())):
+    told = for_files or any(value is not None for value in pixels.values())
+    if is_arrays(source) and Path(source).exists() and told:
         raise ConfigurationError(
             "an .npz is published as it is; labels, pixel options and --option do not apply to it"
         )

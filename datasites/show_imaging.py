@@ -119,9 +119,8 @@ def print_certificate(out: Console, certificate: Certificate, version: str, key:
             name = action.attribute if action.attribute.islower() else keyword
             by_action.setdefault((action.action, action.count), []).append(name)
     if by_action:
-        out.print(
-            "\nWhat was done with which attribute (kept are technical ones; --json has all),\nand how often in what was read:"
-        )
+        out.print("\nWhat was done with which attribute, and how often in what was read (kept are")
+        out.print("technical ones; --json has all):")
     for (did, count), names in sorted(
         by_action.items(), key=lambda pair: (pair[0][0], -pair[0][1])
     ):
