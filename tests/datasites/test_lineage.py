@@ -110,7 +110,7 @@ def test_the_latest_version_is_the_one_that_was_published_last_and_not_retired(t
     assert latest_version(datasets, lineages, "chest-xray") is None
     first = write(datasets, 3)
     assert latest_version(datasets, lineages, "chest-xray") == first
-    second = write(datasets, 2, parent=first)
+    second = write(datasets, 4, parent=first)
     write(datasets, 9, name="other")
     assert latest_version(datasets, lineages, "chest-xray") == second
     retire(lineages, second, "a test")
