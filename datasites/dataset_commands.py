@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 import getpass
-import hashlib
 import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from pydicom.datadict import tag_for_keyword
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,18 +29,11 @@ from datasites.config import Site, load_site
 from datasites.control import Control
 from datasites.errors import ConfigurationError, DatasetError
 from datasites.files import write_private
-from datasites.imaging.labels import Labels, read_labels
 from datasites.imaging.phantoms import draw_chest_phantoms
-from datasites.imaging.recipe import read_recipe
 from datasites.imaging.scan import Scan, add_up, look
 from datasites.imaging.sources.folder import Folder
 from datasites.imaging.sources.medmnist import read_medmnist
 from datasites.imaging.sources.source import Source
-from datasites.imaging.standardise import (
-    Standardisation,
-    make_standardisation,
-    read_standardisation,
-)
 from datasites.imaging.workers import Workers
 from datasites.keys import load_pseudonyms, load_site_key
 from datasites.lineage import latest_version, retired_because
@@ -53,6 +44,16 @@ from datasites.new_version import (
     publish_images,
 )
 from datasites.new_version import Progress as Reading
+from datasites.publish_arguments import (
+    check_options,
+    check_report,
+    identify,
+    make_description,
+    make_labels,
+    parse_classes,
+    parse_options,
+    parse_shares,
+)
 from datasites.quarantine import name_quarantined
 from datasites.show_imaging import (
     print_certificate,
@@ -313,8 +314,8 @@ def publish(
     May be stopped at any time; the same command goes on where it was.
     """
     opened = load_site(site)
-    titles = _classes(classes)
-    _check_report(report, source)
+    titles = parse_classes(classes)
+    check_report(report, source)
     plain = {
         "size": size, "channels": channels, "dtype": dtype, "ct_window": ct_window,
         "slices": slices, "fit": fit,
@@ -323,20 +324,20 @@ def publish(
         modality, since, until, accession, study_description, all_studies, ae_title, senders,
         move_to, move_port, move_host, authority, idle,
     )  # fmt: skip
-    _check_options(source, options, plain, bool(labels or label_tag or option or standard))
+    check_options(source, options, plain, bool(labels or label_tag or option or standard))
     publication = Publication(
         name=name,
         classes=titles,
         licence=licence,
-        labels=_labels(opened, titles, labels, label_column, label_tag),
-        standardisation=_standardisation(standard, plain),
-        options=_options(option or []),
-        shares=_shares(splits),
+        labels=make_labels(opened, titles, labels, label_column, label_tag),
+        standardisation=make_description(standard, plain),
+        options=parse_options(option or []),
+        shares=parse_shares(splits),
         seed=seed,
         description=described,
         published_by=person or getpass.getuser(),
         patient_per_file=patient_per_file,
-        identity=_identity(opened, source, options, labels, label_column, label_tag),
+        identity=identify(opened, source, options, labels, label_column, label_tag),
     )
     if is_arrays(source):
         version, card = publish_arrays(
@@ -473,94 +474,6 @@ def show_pseudonym(
     if not patient.strip():
         raise ConfigurationError("an empty Patient ID stands for nobody")
     say(load_pseudonyms(load_site(site).keys).patient(patient))
-
-
-def _labels(
-    site: Site, classes: tuple[str, ...], table: Path | None, column: str, tag: str | None
-) -> Labels:
-    if table is not None and tag is not None:
-        raise ConfigurationError("labels come from --labels or from --label-tag, not from both")
-    if tag is not None and tag_for_keyword(tag) is None:
-        raise ConfigurationError(
-            f"`{tag}` is no keyword of a DICOM attribute; write it like BodyPartExamined"
-        )
-    if table is not None:
-        return read_labels(table, classes, load_pseudonyms(site.keys), column)
-    return Labels(classes, tag=tag)
-
-
-def _standardisation(file: Path | None, plain: dict[str, Any]) -> Standardisation:
-    given = {name: value for name, value in plain.items() if value is not None}
-    base = read_standardisation(file) if file else Standardisation()
-    if file and given:
-        raise ConfigurationError(
-            f"--standard says all about pixels; leave out {', '.join(f'--{n}' for n in given)}"
-        )
-    return make_standardisation({**base.model_dump(), **given}) if given else base
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    titles = tuple(part.strip() for part in text.split(","))
-    if len(titles) < 2 or "" in titles or len(set(titles)) < len(titles):
-        raise ConfigurationError(
-            f"--classes is `{text}`; write at least two different names: normal,pneumonia"
-        )
-    return titles
-
-
-def _check_report(report: Path | None, source: str) -> None:
-    if report is None:
-        return
-    if not Path(source).exists() or is_arrays(source):
-        raise ConfigurationError("--report names files; it is for a folder or an archive")
-    if not report.resolve().parent.is_dir():
-        raise ConfigurationError(f"there is no folder for the report {report}")
-
-
-def _check_options(
-    source: str, options: SourceOptions, pixels: dict[str, Any], for_files: bool
-) -> None:
-    """Refuse options that would be ignored."""
-    is_pacs = "://" in source or source.startswith("receive:")
-    if not is_pacs and any(options.query_only):
-        raise ConfigurationError(
-            "--modality, --since and the like choose from a PACS; a folder is published whole"
-        )
-    told = for_files or any(value is not None for value in pixels.values())
-    if is_arrays(source) and Path(source).exists() and told:
-        raise ConfigurationError(
-            "an .npz is published as it is; labels, pixel options and --option do not apply to it"
-        )
-
-
-def _options(names: list[str]) -> tuple[str, ...]:
-    try:
-        return read_recipe(names).options
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _shares(text: str) -> dict[str, float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    good = len(numbers) == 3 and all(0 <= n <= 1 for n in numbers) and numbers[0] > 0
-    if not good or abs(sum(numbers) - 1) > 1e-6:
-        raise ConfigurationError(
-            f"--splits is `{text}`; write three shares that add up to 1: 0.7,0.1,0.2"
-        )
-    named = zip(("train", "val", "test"), numbers, strict=True)
-    return {split: share for split, share in named if share > 0}
-
-
-def _identity(
-    site: Site, source: str, options: SourceOptions, labels: Path | None, *how: object
-) -> str:
-    """The same for the same source and labels: what was read of them need not be read again."""
-    where = source if "://" in source or source.startswith("receive:") else Path(source).resolve()
-    table = hashlib.sha256(labels.read_bytes()).hexdigest() if labels else ""
-    return load_pseudonyms(site.keys).key("source", f"{where} {options.query_only} {table} {how}")
 
 
 def _version(site: Site, name: str, start: str | None) -> str:

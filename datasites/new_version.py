@@ -34,11 +34,12 @@ from datasites.imaging.journal import Entry, Journal
 from datasites.imaging.labels import Labels
 from datasites.imaging.preparing import Settings
 from datasites.imaging.problems import Reason
-from datasites.imaging.recipe import read_recipe
+from datasites.imaging.pseudonyms import Pseudonyms
+from datasites.imaging.recipe import Recipe, read_recipe
 from datasites.imaging.sources.source import Source, Unit
 from datasites.imaging.splits import Placed, look_alikes, split_by_patient
 from datasites.imaging.standardise import Standardisation
-from datasites.imaging.text_search import find_tesseract
+from datasites.imaging.text_search import HOW_TO_INSTALL, find_tesseract
 from datasites.imaging.workers import Workers
 from datasites.keys import load_pseudonyms, load_site_key
 from datasites.lineage import (
@@ -50,12 +51,12 @@ from datasites.lineage import (
     withdrawn_patients,
     write_lineage,
 )
+from datasites.minimums import check_minimums, smallest_group
 from policies.document import Policy
 from policies.strict import canonical_json
 
 LIBRARIES = ("numpy", "Pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg",
              "pylibjpeg-rle")  # fmt: skip
-INSTALL_TESSERACT = "install it (`apt install tesseract-ocr`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def publish_images(
     codes = tuple(code for code, _ in recipe.codes)
     _check_allowed(policy, wanted, codes)
     tool = _text_search_tool(policy)
+    pseudonyms = load_pseudonyms(site.keys)
     settings = Settings(
         standardisation=wanted.standardisation,
         labels=wanted.labels,
@@ -147,7 +149,7 @@ def publish_images(
         suspect_modalities=policy.publishing.suspect_modalities,
         allow_heads=policy.publishing.recognisable_heads == "allow",
         patient_per_file=wanted.patient_per_file,
-        secret=load_pseudonyms(site.keys).secret,
+        secret=pseudonyms.secret,
     )
     identity = [
         wanted.name, wanted.identity, wanted.standardisation.sha256, recipe.sha256,
@@ -158,19 +160,19 @@ def publish_images(
     journal = Journal(directory, wanted.standardisation.shape, wanted.standardisation.dtype)
     try:
         resumed = journal.looked_at
-        _read(source, journal, settings, workers, on_progress)
-        parent = latest_version(site.datasets, site.lineages, wanted.name)
-        outcome = _finish(site, policy, source, wanted, journal, tool, parent)
+        _read(source, journal, settings, pseudonyms, workers, on_progress)
+        finished = _finish(site, policy, source, wanted, journal, tool, recipe)
     finally:
         journal.close()
     shutil.rmtree(directory)
     return Outcome(
-        *outcome,
+        version=finished.version,
+        card=finished.card,
         quarantined=Counter((reason, detail) for _, reason, detail in journal.quarantined),
         keys={key: (reason, detail) for key, reason, detail in journal.quarantined},
         resumed=resumed,
-        moved=_moved(site, parent, outcome[0]),
-        look_alikes=look_alikes([_placed(entry) for entry in journal.entries]),
+        moved=finished.moved,
+        look_alikes=finished.look_alikes,
         text_searched=tool is not None,
     )
 
@@ -179,13 +181,10 @@ def _read(
     source: Source,
     journal: Journal,
     settings: Settings,
+    pseudonyms: Pseudonyms,
     workers: Workers,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    from datasites.imaging.pseudonyms import Pseudonyms
-
-    pseudonyms = Pseudonyms(settings.secret)
-
     there: set[str] = set()
 
     def is_done(name: str) -> bool:
@@ -211,6 +210,14 @@ def _progress(journal: Journal, source: Source) -> Progress:
     return Progress(journal.looked_at, source.items, len(journal.entries), len(journal.quarantined))
 
 
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    version: str
+    card: Card
+    moved: int
+    look_alikes: int
+
+
 def _finish(
     site: Site,
     policy: Policy,
@@ -218,8 +225,8 @@ def _finish(
     wanted: Publication,
     journal: Journal,
     tool: str | None,
-    parent: str | None,
-) -> tuple[str, Card]:
+    recipe: Recipe,
+) -> _Finished:
     """Split what was read, check it against the policy's minimums, certify and write it."""
     entries = _without_withdrawn(
         _without_duplicates(journal), journal, withdrawn_patients(site.lineages, wanted.name)
@@ -234,13 +241,15 @@ def _finish(
             f"no image is left to publish ({told or 'the source is empty'}); "
             "`sitegate dataset scan` says more"
         )
+    parent = latest_version(site.datasets, site.lineages, wanted.name)
     before = read_lineage(site.lineages, parent) if parent else None
+    placed = [Placed(e.patient, e.label, e.perceptual_hash, e.digest) for e in entries]
+    alike = look_alikes(placed)
     split_of = split_by_patient(
-        [_placed(e) for e in entries], wanted.shares, seed=wanted.seed,
+        placed, wanted.shares, seed=wanted.seed,
         earlier=before.split_of_patient if before else None,
     )  # fmt: skip
     members = _members(entries, split_of)
-    _check_minimums(policy, wanted, entries, split_of)
     numbers = {p: n for n, p in enumerate(dict.fromkeys(e.patient for e in entries))}
     splits: dict[str, SplitArrays] = {}
     patients: dict[str, NDArray[np.int32]] = {}
@@ -251,17 +260,12 @@ def _finish(
         patients[split] = np.array([numbers[e.patient] for e in mine], dtype=np.int32)
     splits = {split: arrays for split, arrays in splits.items() if len(arrays[1])}
     patients = {split: patients[split] for split in splits}
+    check_minimums(policy, splits, wanted.classes, len(numbers))
     added, withdrawn = _changes(before, members)
-    recipe = read_recipe(wanted.options)
     codes = recipe.codes if journal.actions else ()  # pictures have no header to de-identify
     _check_methods(policy, tuple(code for code, _ in codes))
     tools = {name: installed(name) for name in LIBRARIES}
     heads = {k: journal.counts[f"head {k}"] for k in ("yes", "possibly")}
-    smallest = min(
-        int((labels == k).sum())
-        for _, labels in splits.values()
-        for k in range(len(wanted.classes))
-    )
 
     def certify(card: Card, files: dict[str, str]) -> bytes:
         certificate = Certificate(
@@ -283,10 +287,10 @@ def _finish(
             ),
             images=len(entries),
             patients=len(numbers),
-            smallest_group=smallest,
+            smallest_group=smallest_group(splits, len(wanted.classes)),
             quarantined=dict(Counter(r.value for _, r, _ in journal.quarantined)),
             recognisable=heads,
-            look_alikes=look_alikes([_placed(e) for e in entries]),
+            look_alikes=alike,
             seed=wanted.seed,
             arrays=files,
             standardisation_sha256=wanted.standardisation.sha256,
@@ -300,7 +304,7 @@ def _finish(
         headers = ((*places[row], header) for row, header in journal.headers() if row in places)
         write_lineage(site.lineages, version, Lineage(members, parent), headers)
 
-    return write_version(
+    version, card = write_version(
         site.datasets,
         splits,
         name=wanted.name,
@@ -322,6 +326,7 @@ def _finish(
         added=added,
         withdrawn=withdrawn,
     )
+    return _Finished(version, card, _moved(before, split_of), alike)
 
 
 def publish_arrays(
@@ -334,14 +339,12 @@ def publish_arrays(
     """
     policy = site.policy()
     _check_allowed(policy, wanted, ())
-    labels = np.concatenate([labels for _, labels in splits.values()])
-    _check_class_sizes(policy, wanted, Counter(int(label) for label in labels))
-    _check_training(policy, len(splits["train"][1]))
+    check_minimums(policy, splits, wanted.classes, None)
     tool = _text_search_tool(policy) if min(splits["train"][0].shape[1:3]) >= 64 else None
     searched = found = 0
     if tool is not None:
         kept = {split: _without_text(*arrays) for split, arrays in splits.items()}
-        searched = len(labels)
+        searched = sum(len(labels) for _, labels in splits.values())
         found = searched - sum(len(labels) for _, labels in kept.values())
         splits = kept
     parent = latest_version(site.datasets, site.lineages, wanted.name)
@@ -360,11 +363,7 @@ def publish_arrays(
             text_search=TextSearch(tool=tool, searched=searched, found=found),
             images=sum(len(labels) for _, labels in splits.values()),
             patients=None,
-            smallest_group=min(
-                int((labels == k).sum())
-                for _, labels in splits.values()
-                for k in range(len(wanted.classes))
-            ),
+            smallest_group=smallest_group(splits, len(wanted.classes)),
             quarantined={Reason.TEXT_FOUND.value: found} if found else {},
             recognisable={},
             look_alikes=0,
@@ -429,9 +428,8 @@ def _text_search_tool(policy: Policy) -> str | None:
     found = find_tesseract()
     if found is None and wish == "required":
         raise DatasetError(
-            f"policy {policy.title} requires that pixels are searched for text, and Tesseract is "
-            f"not on this machine; {INSTALL_TESSERACT}, or let the policy say "
-            "`publishing: {text_search: if installed}`"
+            f"policy {policy.title} requires that pixels are searched for text. {HOW_TO_INSTALL} "
+            "Or let the policy say `publishing: {text_search: if installed}`"
         )
     return found.version if found else None
 
@@ -478,10 +476,6 @@ def _without_withdrawn(
     return [entry for entry in entries if entry.patient not in withdrawn]
 
 
-def _placed(entry: Entry) -> Placed:
-    return Placed(entry.patient, entry.label, entry.perceptual_hash, entry.digest)
-
-
 def _members(entries: list[Entry], split_of: Mapping[str, str]) -> tuple[Member, ...]:
     """Each image's place in the version."""
     places: Counter[str] = Counter()
@@ -493,45 +487,10 @@ def _members(entries: list[Entry], split_of: Mapping[str, str]) -> tuple[Member,
     return tuple(members)
 
 
-def _check_minimums(
-    policy: Policy, wanted: Publication, entries: list[Entry], split_of: Mapping[str, str]
-) -> None:
-    _check_class_sizes(policy, wanted, Counter(e.label for e in entries))
-    patients = len({e.patient for e in entries})
-    if patients < policy.publishing.minimum_patients:
-        raise DatasetError(
-            f"the dataset has {patients} patients; policy {policy.title} wants at least "
-            f"{policy.publishing.minimum_patients} (publishing.minimum_patients)"
-        )
-    _check_training(policy, sum(split_of[e.patient] == "train" for e in entries))
-
-
-def _check_class_sizes(policy: Policy, wanted: Publication, sizes: Counter[int]) -> None:
-    minimum = policy.publishing.minimum_per_class
-    if small := [t for k, t in enumerate(wanted.classes) if sizes[k] < minimum]:
-        raise DatasetError(
-            f"class `{small[0]}` has {sizes[wanted.classes.index(small[0])]} images; policy "
-            f"{policy.title} wants at least {minimum} of each (publishing.minimum_per_class)"
-        )
-
-
-def _check_training(policy: Policy, images: int) -> None:
-    if images < policy.examples.minimum:
-        raise DatasetError(
-            f"the training split has {images} images; policy {policy.title} lets no update leave "
-            f"that rests on fewer than {policy.examples.minimum} (examples.minimum), so that "
-            "nobody could train on it"
-        )
-
-
-def _moved(site: Site, parent: str | None, version: str) -> int:
+def _moved(before: Lineage | None, split_of: Mapping[str, str]) -> int:
     """How many patients are in another split than before: look-alikes and other shares do it."""
-    before = read_lineage(site.lineages, parent) if parent else None
-    now = read_lineage(site.lineages, version)
-    if before is None or now is None:
-        return 0
-    then = before.split_of_patient
-    return sum(then.get(p, split) != split for p, split in now.split_of_patient.items())
+    then = before.split_of_patient if before else {}
+    return sum(then.get(patient, split) != split for patient, split in split_of.items())
 
 
 def _changes(before: Lineage | None, members: tuple[Member, ...]) -> tuple[int | None, int | None]:

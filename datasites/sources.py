@@ -69,6 +69,11 @@ def is_arrays(source: str) -> bool:
     return source.endswith(".npz")
 
 
+def is_pacs(source: str) -> bool:
+    """Whether a source is asked or waited for over the network, and not read from a disk."""
+    return "://" in source or source.startswith("receive:")
+
+
 def open_source(
     source: str, options: SourceOptions, workers: Workers, on_wait: Callable[[str], None]
 ) -> Source:

@@ -7,7 +7,6 @@ nowhere. What was trained on the old version cannot be undone, so it is listed.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +39,7 @@ from datasites.lineage import (
     retired_versions,
     write_lineage,
 )
+from datasites.minimums import check_minimums, smallest_group
 from datasites.records import ApprovalRow, Records, RequestRow, RunRow
 from policies.contract import Terms
 
@@ -202,19 +202,14 @@ class _Chosen:
 
 def _check_left(site: Site, card: Card, splits: dict[str, SplitArrays], patients: int) -> None:
     policy = site.policy()
-    labels = np.concatenate([labels for _, labels in splits.values()] or [np.empty(0, np.int64)])
-    sizes = [int((labels == k).sum()) for k in range(len(card.classes))]
-    training = len(splits["train"][1]) if "train" in splits else 0
-    if (
-        min(sizes) < policy.publishing.minimum_per_class
-        or training < policy.examples.minimum
-        or patients < policy.publishing.minimum_patients
-    ):
+    try:
+        check_minimums(policy, splits, card.classes, patients)
+    except DatasetError as error:
         raise DatasetError(
             f"without this patient too little is left of `{card.name}` for policy {policy.title} "
             "(its minimums of images and patients). Retire the whole dataset with "
             "`sitegate dataset retire`"
-        )
+        ) from error
 
 
 def _certificate(
@@ -233,11 +228,7 @@ def _certificate(
             "published_by": person,
             "images": len(left),
             "patients": len({member.patient for member in left}),
-            "smallest_group": min(
-                int((labels == k).sum())
-                for _, labels in splits.values()
-                for k in range(len(card.classes))
-            ),
+            "smallest_group": smallest_group(splits, len(card.classes)),
             "arrays": files,
             "parent": old,
             "withdrawn_patients": 1,
@@ -271,5 +262,5 @@ def retire_dataset(site: Site, name: str, reason: str) -> tuple[str, tuple[Seen,
     version = latest_version(site.datasets, site.lineages, name)
     if version is None:
         raise DatasetError(f"there is no dataset `{name}` here; see `sitegate dataset list`")
-    retire(site.lineages, version, json.dumps(reason)[1:-1])
+    retire(site.lineages, version, " ".join(reason.split()))
     return version, tuple(_seen(site, [version]))

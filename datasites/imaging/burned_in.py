@@ -21,8 +21,9 @@ from pydicom import Dataset
 
 from datasites.imaging.problems import Quarantined, Reason
 from datasites.imaging.recipe import without_chatter
+from policies.document import PublishingRule
 
-SUSPECT_MODALITIES = ("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC")
+SUSPECT_MODALITIES = PublishingRule().suspect_modalities
 """Modalities whose images mostly carry text unless they are marked as free of it."""
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

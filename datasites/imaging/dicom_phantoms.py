@@ -11,15 +11,12 @@ References:
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +37,7 @@ from pydicom.uid import (
 )
 
 from datasites.imaging.head_phantoms import draw_head_phantoms, slice_heights
+from datasites.imaging.invented_patients import Inventor, Patient, Study, patients_of
 
 Progress = Callable[[int, int], None]
 """Called with the number of files written and the number of files to write."""
@@ -231,12 +229,12 @@ def write_chest_phantoms(
             f"Phantoms refused: {len(images)} images need as many labels below {len(classes)}, "
             f"one for each image; labels have the shape {labels.shape}."
         )
-    invent = _Inventor(maker, seed)
-    patients = _patients_of(invent, len(images), images_per_patient)
+    invent = Inventor(maker.station, seed)
+    patients = patients_of(invent, len(images), images_per_patient)
     header = _encode(_chest_header(maker))
     rows = []
     for index, (patient, visit) in enumerate(patients):
-        study = _Study(invent, patient, visit, number=index + 1)
+        study = Study(invent, patient, visit, number=index + 1)
         series = invent.uid("series", f"{index}.1")
         sop = invent.uid("instance", f"{index}.1.1")
         _set_patient(header, patient, study)
@@ -289,7 +287,7 @@ def write_head_phantoms(
     images, labels = draw_head_phantoms(
         patients, seed=seed, size=size, slices=slices, positive_share=positive_share
     )
-    invent = _Inventor(maker, seed)
+    invent = Inventor(maker.station, seed)
     spacing = _FIELD_MM / size
     heights = slice_heights(slices) * (_FIELD_MM / 2)
     header = _head_header(maker, size)
@@ -300,7 +298,7 @@ def write_head_phantoms(
     rows, written = [], 0
     for index in range(patients):
         patient = invent.patient(index)
-        study = _Study(invent, patient, 0, number=index + 1)
+        study = Study(invent, patient, 0, number=index + 1)
         _set_patient(header, patient, study)
         _set_study(header, maker, study, "Head MR (invented)")
         header.SeriesInstanceUID = invent.uid("series", f"{index}.1")
@@ -318,99 +316,6 @@ def write_head_phantoms(
                 progress(written, patients * slices)
         rows.append((str(header.SeriesInstanceUID), HEAD_CLASSES[labels[index]]))
     return _write_labels(folder, "series_instance_uid", rows)
-
-
-_FAMILIES = (
-    "Mooring", "Quillfeather", "Tidewater", "Larkspur", "Ambergate", "Fennimore", "Oxbow",
-    "Brindlewood", "Saltmarsh", "Thistledown", "Underhollow", "Weathervane", "Yarrowby",
-)  # fmt: skip
-_GIVEN = {
-    "F": ("Isolde", "Marigold", "Ottiline", "Persis", "Rosamund", "Tamsin"),
-    "M": ("Barnaby", "Crispin", "Evander", "Lysander", "Peregrine", "Silvan"),
-}
-_DOCTORS = ("Doctormann^Otto", "Physicker^Hester", "Leechcraft^Wynn", "Bonesetter^Alma")
-_STREETS = ("Cloudberry Lane", "Make-Believe Road", "Paper Moon Street", "Nowhere Crescent")
-_TOWNS = ("Inventington", "Port Pretend", "Fabledon", "Upper Figment")
-
-
-@dataclass(frozen=True, slots=True)
-class _Patient:
-    number: int
-    name: str
-    identifier: str
-    sex: str
-    birth: date
-    address: str
-    telephone: str
-
-
-class _Inventor:
-    """Invents the patients, doctors and UIDs of one hospital, always the same for one seed."""
-
-    def __init__(self, maker: Maker, seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"Phantoms refused: `seed` is {seed}, allowed is at least 0.")
-        self._origin = f"{seed}\0{maker.station}\0"
-
-    def number(self, kind: str, key: object) -> int:
-        """256 bits that belong to something."""
-        return int.from_bytes(hashlib.sha256(f"{self._origin}{kind}\0{key}".encode()).digest())
-
-    def pick(self, choices: Sequence[str], kind: str, key: object) -> str:
-        return choices[self.number(kind, key) % len(choices)]
-
-    def uid(self, kind: str, key: object) -> str:
-        """A UUID-derived UID (PS3.5 B.2)."""
-        return f"2.25.{UUID(int=self.number(kind, key) >> 128, version=4).int}"
-
-    def patient(self, number: int) -> _Patient:
-        sex = self.pick("FM", "sex", number)
-        name = f"{self.pick(_FAMILIES, 'family', number)}^{self.pick(_GIVEN[sex], 'given', number)}"
-        house = self.number("house", number) % 98 + 1
-        street, town = self.pick(_STREETS, "street", number), self.pick(_TOWNS, "town", number)
-        return _Patient(
-            number=number,
-            name=name,
-            identifier=f"INV{self.number('patient', number) % 10**8:08d}",
-            sex=sex,
-            birth=date(1935, 1, 1) + timedelta(days=self.number("birth", number) % 27_000),
-            address=f"{house} {street}, {town}",
-            telephone=f"555-01{self.number('telephone', number) % 100:02d}",
-        )
-
-
-class _Study:
-    """One visit of a patient: numbers, dates and the doctors who saw them."""
-
-    def __init__(self, invent: _Inventor, patient: _Patient, visit: int, number: int) -> None:
-        key = f"{patient.number}.{visit}"
-        days = invent.number("first visit", patient.number) % 1_400 + visit * 90
-        self.day = date(2019, 1, 1) + timedelta(days=days)
-        seconds = invent.number("time", key) % 36_000 + 25_200
-        self.time = f"{seconds // 3600:02d}{seconds // 60 % 60:02d}{seconds % 60:02d}"
-        self.uid = invent.uid("study", key)
-        self.accession = f"A{invent.number('accession', key) % 10**6:06d}{number:06d}"
-        self.referring = invent.pick(_DOCTORS, "referring", key)
-        self.performing = invent.pick(_DOCTORS, "performing", key)
-        self.age = (self.day - patient.birth).days // 365
-
-
-def _patients_of(
-    invent: _Inventor, images: int, per_patient: tuple[int, int]
-) -> Iterator[tuple[_Patient, int]]:
-    """Whose each image is, and which visit of that patient it is from."""
-    low, high = per_patient
-    if not 1 <= low <= high:
-        raise ValueError(
-            f"Phantoms refused: `images_per_patient` is {per_patient}, "
-            "allowed are two numbers from 1 on, the least first."
-        )
-    given, number = 0, 0
-    while given < images:
-        patient = invent.patient(number)
-        visits = min(low + invent.number("visits", number) % (high - low + 1), images - given)
-        yield from ((patient, visit) for visit in range(visits))
-        given, number = given + visits, number + 1
 
 
 def _header(maker: Maker, sop_class: str, modality: str) -> Dataset:
@@ -515,7 +420,7 @@ def _encode(header: Dataset) -> Dataset:
     return dcmread(content)
 
 
-def _set_patient(header: Dataset, patient: _Patient, study: _Study) -> None:
+def _set_patient(header: Dataset, patient: Patient, study: Study) -> None:
     header.PatientName = patient.name
     header.PatientID = patient.identifier
     header.PatientBirthDate = f"{patient.birth:%Y%m%d}"
@@ -526,7 +431,7 @@ def _set_patient(header: Dataset, patient: _Patient, study: _Study) -> None:
     header.PatientComments = f"Invented; asked for by {study.referring.partition('^')[0]}"
 
 
-def _set_study(header: Dataset, maker: Maker, study: _Study, description: str) -> None:
+def _set_study(header: Dataset, maker: Maker, study: Study, description: str) -> None:
     day = f"{study.day:%Y%m%d}"
     header.StudyInstanceUID = study.uid
     header.StudyID = study.accession[-6:]
@@ -575,7 +480,7 @@ def _set_pixels(header: Dataset, maker: Maker, stored: NDArray[np.uint16]) -> No
         header.add_new("PixelData", "OB" if dtype == "u1" else "OW", content)
 
 
-def _write(folder: Path, header: Dataset, maker: Maker, patient: _Patient, study: _Study) -> None:
+def _write(folder: Path, header: Dataset, maker: Maker, patient: Patient, study: Study) -> None:
     path = folder / maker.file_name.format(
         name=patient.name.replace("^", "_"),
         patient=patient.identifier,

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from datasites.imaging.phantoms import check_in_range
+
 Field = npt.NDArray[np.float32]
 
 CLEAR, LESION = 0, 1
@@ -53,11 +55,11 @@ def draw_head_phantoms(
     Raises:
         ValueError: an argument is out of its range.
     """
-    _check_in_range("count", count, 1, None)
-    _check_in_range("seed", seed, 0, None)
-    _check_in_range("size", size, MIN_SIZE, MAX_SIZE)
-    _check_in_range("slices", slices, MIN_SLICES, MAX_SLICES)
-    _check_in_range("positive_share", positive_share, 0, 1)
+    check_in_range("count", count, 1, None, "draw_head_phantoms")
+    check_in_range("seed", seed, 0, None, "draw_head_phantoms")
+    check_in_range("size", size, MIN_SIZE, MAX_SIZE, "draw_head_phantoms")
+    check_in_range("slices", slices, MIN_SLICES, MAX_SLICES, "draw_head_phantoms")
+    check_in_range("positive_share", positive_share, 0, 1, "draw_head_phantoms")
 
     label_stream, *patients = np.random.SeedSequence(seed).spawn(count + 1)
     labels = np.full(count, CLEAR, dtype=np.int64)
@@ -73,16 +75,6 @@ def draw_head_phantoms(
 def slice_heights(slices: int) -> npt.NDArray[np.float64]:
     """Heights z of the slices of a series, (S,), in half extents of the field of view."""
     return np.linspace(_LOWEST, _HIGHEST, slices)
-
-
-def _check_in_range(name: str, value: float, low: float, high: float | None) -> None:
-    if value >= low and (high is None or value <= high):
-        return
-    allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-    raise ValueError(
-        f"Phantoms refused: `{name}` is {value}, allowed is {allowed}. "
-        f"Call draw_head_phantoms with a `{name}` in that range."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,10 @@ def draw_chest_phantoms(
     Raises:
         ValueError: an argument is out of its range.
     """
-    _check_in_range("count", count, 1, None)
-    _check_in_range("seed", seed, 0, None)
-    _check_in_range("size", size, MIN_SIZE, MAX_SIZE)
-    _check_in_range("positive_share", positive_share, 0, 1)
+    check_in_range("count", count, 1, None)
+    check_in_range("seed", seed, 0, None)
+    check_in_range("size", size, MIN_SIZE, MAX_SIZE)
+    check_in_range("positive_share", positive_share, 0, 1)
 
     label_stream, *patients = np.random.SeedSequence(seed).spawn(count + 1)
     labels = np.full(count, CLEAR, dtype=np.int64)
@@ -61,13 +61,20 @@ def draw_chest_phantoms(
     return images, labels
 
 
-def _check_in_range(name: str, value: float, low: float, high: float | None) -> None:
+def check_in_range(
+    name: str, value: float, low: float, high: float | None, function: str = "draw_chest_phantoms"
+) -> None:
+    """Refuse an argument of a drawing function that is out of its range.
+
+    Raises:
+        ValueError: It is; the sentence names argument, value and range.
+    """
     if value >= low and (high is None or value <= high):
         return
     allowed = f"at least {low}" if high is None else f"from {low} to {high}"
     raise ValueError(
         f"Phantoms refused: `{name}` is {value}, allowed is {allowed}. "
-        f"Call draw_chest_phantoms with a `{name}` in that range."
+        f"Call {function} with a `{name}` in that range."
     )
 
 

@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ def decode(dataset: Dataset, frame: int) -> NDArray[Any]:
             pixels = pixel_array(dataset, index=frame, raw=False)
     except MemoryError as error:
         raise Quarantined(Reason.TOO_LARGE, "needs more memory than one file may have") from error
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # pydicom's word for a transfer syntax without a decoder
         raise Quarantined(Reason.UNSUPPORTED, f"transfer syntax {_name(syntax)}") from error
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -256,9 +255,3 @@ def _as_integers(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _name(syntax: UID) -> str:
     return syntax.name if syntax.is_transfer_syntax else "unknown"
-
-
-def frames_of(dataset: Dataset, indices: list[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The decoded frames with these indices, one after the other."""
-    for index in indices:
-        yield index, decode(dataset, index)

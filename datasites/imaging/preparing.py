@@ -167,8 +167,7 @@ class _Series:
         for item in self._unit.items:
             try:
                 content = read_item(item)
-                picture = next((f for m, f in PICTURES.items() if content.startswith(m)), None)
-                if picture:
+                if picture := picture_kind(content):
                     drafts.append(self._picture(item, content, picture))
                 else:
                     instances.append(self._instance(item, content, keep))
@@ -342,10 +341,21 @@ def read_item(item: Item) -> bytes:
         return item.read()
     except MemoryError as error:
         raise Quarantined(Reason.TOO_LARGE, "needs more memory than one file may have") from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,  # zipfile's word for an encrypted member
+        NotImplementedError,  # zipfile's word for a way of packing that it does not know
+    ) as error:
         raise Quarantined(Reason.BROKEN, "the file cannot be read") from error
     except Exception as error:  # zlib, lzma and bz2 have errors of their own
         raise Quarantined(Reason.BROKEN, "the archive member cannot be unpacked") from error
+
+
+def picture_kind(content: bytes) -> str | None:
+    """`PNG` or `JPEG` by how a file begins, None for anything else."""
+    return next((kind for start, kind in PICTURES.items() if content.startswith(start)), None)
 
 
 def _read_picture(content: bytes, kind: str) -> NDArray[np.float32]:

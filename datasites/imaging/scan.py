@@ -19,7 +19,7 @@ from datasites.imaging.dicom_file import (
     text,
     transfer_syntax,
 )
-from datasites.imaging.preparing import PICTURES, read_item
+from datasites.imaging.preparing import picture_kind, read_item
 from datasites.imaging.problems import Quarantined, Reason
 from datasites.imaging.recognisable import shows_head
 from datasites.imaging.sources.source import Item
@@ -81,8 +81,7 @@ def look(items: list[Item], suspects: tuple[str, ...]) -> list[Looked]:
 def _look(item: Item, suspects: tuple[str, ...]) -> Looked:
     try:
         content = read_item(item)
-        picture = next((f for m, f in PICTURES.items() if content.startswith(m)), None)
-        if picture:
+        if picture := picture_kind(content):
             return Looked(Kind(picture, picture, "", 8, ""), 1, None, "no")
         dataset = parse_dicom(content)
         check_image(dataset)

@@ -149,7 +149,12 @@ def _members(path: Path, prefix: str) -> Iterator[Item]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        NotImplementedError,  # zipfile's word for an archive of a newer version
+        ValueError,  # names that are not UTF-8 where the archive says that they are
+    ):
         damaged = Quarantined(Reason.BROKEN, "a damaged zip archive")
         yield Item(prefix or path.name, refused=damaged)
         return
