@@ -255,6 +255,18 @@ def training_images(datasets: Path, version: str) -> int:
     return len(np.load(datasets / version / "train_labels.npy", mmap_mode="r"))
 
 
+def last_published(datasets: Path, version: str) -> int:
+    """When a version was published last, in nanoseconds; the same content may be published again.
+
+    Raises:
+        DatasetError: There is no such version.
+    """
+    try:
+        return (datasets / version / "card.json").stat().st_mtime_ns
+    except OSError as error:
+        raise DatasetError(f"there is no dataset version {version[:12]} here") from error
+
+
 def is_intact(datasets: Path, version: str) -> bool:
     """Whether a version's content still has the hash that names it."""
     try:

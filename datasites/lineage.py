@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from datasites.catalogue import read_card, versions_on_disk
+from datasites.catalogue import last_published, read_card, versions_on_disk
 from datasites.errors import DatasetError
 from datasites.files import write_private
 
@@ -141,4 +141,4 @@ def latest_version(datasets: Path, lineages: Path, name: str) -> str | None:
     """The version of a dataset that was published last and is not retired."""
     mine = [v for v in versions_on_disk(datasets) if read_card(datasets, v).name == name]
     live = [v for v in mine if retired_because(lineages, v) is None]
-    return max(live, key=lambda v: (datasets / v / "card.json").stat().st_mtime_ns, default=None)
+    return max(live, key=lambda v: last_published(datasets, v), default=None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from datasites.catalogue import read_card
+from datasites.catalogue import last_published, read_card
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import PublishedDataset, RequestRow
@@ -18,9 +18,8 @@ from datasites.review import ReviewSheet, review_row
 def describe_site(site: OpenSite, server_uid: str) -> str:
     """Name, public key, policy and dataset cards."""
     with site.records.read() as session:
-        published = session.scalars(
-            select(PublishedDataset).order_by(PublishedDataset.published_at)
-        ).all()
+        published = session.scalars(select(PublishedDataset)).all()
+    published = sorted(published, key=lambda row: last_published(site.site.datasets, row.version))
     return json.dumps(
         {
             "name": site.config.name,

@@ -136,12 +136,12 @@ class PublishingRule(Strict):
     minimum_per_class: int = Field(default=10, ge=1, le=1_000_000)
     """Fewest images of each class; a dataset with a smaller class is not published."""
     minimum_patients: int = Field(default=10, ge=1, le=1_000_000)
-    """Fewest patients of a dataset."""
+    """Fewest patients of a dataset; arrays that name no patients are not held to it."""
     options: tuple[MethodCode, ...] = ()
     """De-identification methods that a version's certificate has to list, as in (0012,0064)."""
     text_search: Literal["required", "if installed", "off"] = "required"
     """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
-    published all the same, or the search is not made."""
+    published all the same, or the search is not made. Arrays below 64 pixels hold no text."""
 
     @field_validator("text_search", mode="before")
     @classmethod

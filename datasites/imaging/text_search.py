@@ -12,6 +12,9 @@ Measured on chest phantoms, names, dates and numbers in Pillow's default font, o
     224          0 of 300            78 of 82   12 of 15    8 of 11    0 of 60        38
     1792         0 of 12             25 of 25    2 of 2       -        1 of 20       400
 
+That is the first look. Where it leaves a trace of a word, the image is looked at again, enlarged
+more: 40 of 40 burned-in names of 20 to 28 pixels were found then (34 at first), and 0 of 300 clean
+images at 224 and 2 of 300 at 112 were taken for text.
 At 112 the text is as wide as the image. Phantoms of 1792 are enlarged ones, with coarse noise. Text
 with less contrast is hardly ever found (2 of 36 at 224).
 Not found by it: handwriting, writing that is not Latin, turned text, and text without contrast.

@@ -64,6 +64,19 @@ def test_researcher_sees_cards_and_mocks_and_the_policy(hospital, rita):
     assert site.policy.runs.maximum == 100
 
 
+def test_what_the_hospital_published_last_is_the_newest_for_researchers(hospital):
+    versions = []
+    for seed in (1, 2, 1):
+        version, _ = hospital.trial.write_dataset(
+            factories.splits(20, 20, seed), name="twice", classes=("normal", "pneumonia")
+        )
+        hospital.trial.control.publish()
+        newest = hospital.connect()[hospital.trial.name].dataset("twice").version
+        versions.append(version)
+        assert newest == version
+    assert versions[0] == versions[2] != versions[1]
+
+
 @pytest.mark.parametrize(
     ("decide", "sentence"),
     [
