@@ -79,6 +79,7 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
         wait_for_a_request(newcomer)
         said = newcomer.types("owner-3", **{"'…'": f"'{owner_password}'"})
         assert "train a pneumonia classifier" in said
+        assert "113100, 113103, 113105; " in said  # the certificate, on the review sheet
         assert "R-1 is approved until" in said
         printed, problems = study.communicate(timeout=120)
         assert study.returncode == 0, problems

@@ -223,3 +223,20 @@ def test_every_wrong_argument_is_told_at_once() -> None:
     assert [f.seen for f in found] == [
         "argument `a`", "argument `b`", "`rate` = 2", "`seed` is missing",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("demanded", "listed", "refused"),
+    [
+        ((), (), False),
+        (("113100",), ("113100",), False),
+        (("113100", "113107"), ("113100", "113103", "113107"), False),
+        (("113100",), (), True),
+        (("113100", "113107"), ("113100", "113103"), True),
+    ],
+)
+def test_methods_that_a_policy_demands_stand_in_the_certificate(demanded, listed, refused):
+    policy = factories.policy(publishing={"options": demanded})
+    found = check_request(factories.DOUBLE_JOB, factories.terms(), policy, 120, listed)
+    assert ("publishing.options" in [f.rule for f in refusals(found)]) is refused
+    assert ("publishing.options" in [f.rule for f in found]) is bool(demanded)
