@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -10,10 +11,11 @@ from typing import Any
 
 
 class Severity(StrEnum):
-    """How serious a finding is; the value is the word that people read."""
+    """How serious a finding is, from least to most; the value is the word that people read."""
 
     PASS = "pass"  # noqa: S105  the word, not a password
     READ = "read"
+    WARN = "warn"
     REFUSE = "refuse"
 
     @property
@@ -22,8 +24,15 @@ class Severity(StrEnum):
         return {
             Severity.PASS: "the rule is kept",
             Severity.READ: "a person should look at this before deciding",
+            Severity.WARN: "probably not an honest training job: do not approve without "
+            "understanding it",
             Severity.REFUSE: "cannot be approved under this policy",
         }[self]
+
+    @property
+    def rank(self) -> int:
+        """0 for the least serious, to sort by."""
+        return list(Severity).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,14 @@ def refusals(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def verdict(findings: Iterable[Finding]) -> str:
-    """The findings in a few words: `1 refused`, `ok, 2 to read`, `ok`."""
-    found = list(findings)
-    refused = len(refusals(found))
-    to_read = sum(f.severity is Severity.READ for f in found)
+    """The findings in a few words: `1 refused, 1 warning`, `ok, 2 to read`, `ok`."""
+    number = Counter(finding.severity for finding in findings)
+    refused, warnings, to_read = (
+        number[severity] for severity in (Severity.REFUSE, Severity.WARN, Severity.READ)
+    )
     parts = [f"{refused} refused" if refused else "ok"]
+    if warnings:
+        parts.append(f"{warnings} warning{'s' if warnings > 1 else ''}")
     if to_read:
         parts.append(f"{to_read} to read")
     return ", ".join(parts)

@@ -22,6 +22,7 @@ from policies.findings import (
 
 PASS = passed("runs.maximum", "10 runs asked for", "at most 60")
 READ = Finding("privacy.mode", Severity.READ, "none", "none", "decide")
+WARN = Finding("job.flow", Severity.WARN, "images -> result", "models and counts", "read it", 5)
 REFUSED = refuse("job.imports", "import of `os`", "math, numpy", "use the allowed modules", 7)
 
 findings = st.builds(
@@ -65,6 +66,8 @@ def test_refusal_without_findings_is_still_a_refusal() -> None:
         ([READ, READ], "ok, 2 to read"),
         ([REFUSED], "1 refused"),
         ([PASS, REFUSED, READ, REFUSED], "2 refused, 1 to read"),
+        ([WARN, PASS], "ok, 1 warning"),
+        ([REFUSED, WARN, READ, WARN], "1 refused, 2 warnings, 1 to read"),
     ],
 )
 def test_verdict_is_told_in_words(found: list[Finding], words: str) -> None:
@@ -74,7 +77,7 @@ def test_verdict_is_told_in_words(found: list[Finding], words: str) -> None:
 
 def test_refusals_are_the_findings_that_forbid() -> None:
     assert refusals([PASS, REFUSED, READ]) == [REFUSED]
-    assert refusals([PASS, READ]) == []
+    assert refusals([PASS, READ, WARN]) == []
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,8 @@ def test_finding_is_one_sentence(finding: Finding, sentence: str) -> None:
 @pytest.mark.parametrize("severity", list(Severity))
 def test_every_severity_is_explained(severity: Severity) -> None:
     assert len(severity.meaning.split()) >= 4
+
+
+def test_severities_are_sorted_from_least_to_most_serious() -> None:
+    found = sorted([WARN, REFUSED, PASS, READ], key=lambda f: f.severity.rank)
+    assert found == [PASS, READ, WARN, REFUSED]
