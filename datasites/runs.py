@@ -33,7 +33,7 @@ from datasites.sandbox.cage import RunFailed, RunText
 from policies.arrays import Arrays, MalformedArraysError, pack, unpack
 from policies.contract import Contract
 from policies.findings import Finding, finding_from_dict, refuse
-from policies.request_rules import check_arguments
+from policies.argument_rules import check_arguments
 from policies.update_rules import Update, check_update, check_weights
 
 MAXIMUM_ROUND = 1_000_000

@@ -22,6 +22,13 @@ Line = Annotated[
     # terminal shows the line as it is.
     StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$"),
 ]
+DType = Literal["float32", "float64", "float16", "int64", "int32"]
+"""numpy's name of an element type."""
+Use = Literal["research", "quality improvement", "teaching", "product development"]
+"""What results may be used for. The first three serve care and knowledge; the last a product."""
+Access = Literal["arrays", "trainer"]
+"""How a job sees images: `arrays` gives approved code memory-mapped arrays; with `trainer` the
+hospital's own loop trains a model that the job describes, and no foreign code sees an image."""
 Value = bool | int | float | Annotated[str, StringConstraints(max_length=200)]
 
 
@@ -30,8 +37,8 @@ class ArrayContract(Strict):
 
     shape: tuple[Annotated[int, Field(ge=0, le=2**31)], ...] = Field(max_length=8)
     """Length of each axis."""
-    dtype: Literal["float32", "float64", "float16", "int64", "int32"]
-    """numpy's name of the element type."""
+    dtype: DType
+    """Type of the entries."""
 
     @property
     def elements(self) -> int:
@@ -177,14 +184,16 @@ class Terms(Strict):
     """What the job does, in one line."""
     purpose: Line
     """Why the researcher wants it, in one line."""
+    use: Use = "research"
+    """What the results are for."""
     entry: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,59}$")]
     """Name of the job's entry function."""
     dataset: Name
     """Name of the dataset at the site."""
     version: Digest
     """The dataset version: hash of its content."""
-    access: Literal["arrays"]
-    """How the job sees the images: `arrays` gives it memory-mapped arrays."""
+    access: Access
+    """How the job sees the images."""
     runs: int = Field(ge=1, le=10_000)
     """How many runs are asked for; failed ones count."""
     expires_in_days: int = Field(ge=1, le=730)
@@ -193,3 +202,8 @@ class Terms(Strict):
     """Every key of `config`, and what it may be."""
     contract: Contract | None = None
     """What leaves; a request without it is refused."""
+
+    @property
+    def total_mb(self) -> float:
+        """Megabytes of arrays that leave over all runs."""
+        return self.runs * (self.contract.size_bytes if self.contract else 0) / 1e6

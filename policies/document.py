@@ -3,162 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, ValidationError, model_validator
 
-from policies.contract import Bound, Name
-from policies.strict import Strict, model_sha256, validation_sentences
-
-ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*$")]
-
-MethodCode = Annotated[str, StringConstraints(pattern=r"^1131\d\d$")]
-"""A code of CID 7050 (PS3.16): 113100 for the basic profile, 113101 and on for its options."""
-Modality = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,8}$")]
-
-UNSAFE_CALLS = (
-    "open",
-    "exec",
-    "eval",
-    "compile",
-    "__import__",
-    "input",
-    "breakpoint",
-    "globals",
-    "locals",
-    "vars",
-    "getattr",
-    "setattr",
-    "delattr",
-    "memoryview",
-    "type",
-    "super",
-    "numpy.load",
-    "numpy.save",
-    "numpy.savez",
-    "numpy.savez_compressed",
-    "numpy.loadtxt",
-    "numpy.savetxt",
-    "numpy.DataSource",
-    "numpy.lib.npyio",
-    "numpy.lib.stride_tricks",
-    "numpy.fromfile",
-    "numpy.memmap",
-    "numpy.genfromtxt",
-    "numpy.ctypeslib",
-    "numpy.lib.format",
-    "numpy.f2py",
-    "numpy.distutils",
-    "numpy.testing",
-    "torch.load",
-    "torch.save",
-    "torch.hub",
-    "torch.jit",
-    "torch.ops",
-    "torch.utils.cpp_extension",
-    "torch.distributed",
-    "torch.multiprocessing",
-    "torch.package",
-    "torch.compile",
-    "torch.from_file",
-    "torch.serialization",
+from policies.contract import Access, Bound, Line, Name, Use
+from policies.review_rule import ReviewRule
+from policies.sections import (
+    ContractRule,
+    CountsRule,
+    DominanceRule,
+    ExamplesRule,
+    ExpiryRule,
+    JobRule,
+    PrivacyRule,
+    PublishingRule,
+    RequestersRule,
+    RunsRule,
+    SandboxRule,
+    UpdateRule,
+    VersionStart,
 )
-"""Calls that no honest training job needs: files, processes, code from strings, native code."""
-
+from policies.strict import Strict, model_sha256, validation_sentences
 
 class PolicyError(ValueError):
     """A policy that is missing or invalid; the message names the field."""
-
-
-class RunsRule(Strict):
-    """How often approved code may run."""
-
-    maximum: int = Field(ge=1, le=10_000)
-    """Most runs that one approval may grant; failed runs count."""
-
-
-class ExpiryRule(Strict):
-    """How long an approval holds."""
-
-    maximum_days: int = Field(ge=1, le=730)
-    """Most days between approval and expiry."""
-
-
-class JobRule(Strict):
-    """What the text of a job may contain."""
-
-    imports: tuple[ModulePath, ...] = ("math", "numpy", "torch")
-    """Modules a job may import, with everything below them."""
-    forbidden_calls: tuple[ModulePath, ...] = UNSAFE_CALLS
-    """Names a job may not use, by their full dotted name, with everything below them."""
-    maximum_lines: int = Field(default=300, ge=10, le=5000)
-    """Most lines of a job: what nobody can read, nobody can approve."""
-
-
-class ExamplesRule(Strict):
-    """How many images a result must rest on."""
-
-    minimum: int = Field(ge=2, le=1_000_000)
-    """Fewest images that a run may use for its update to leave."""
-
-
-class CountsRule(Strict):
-    """Small numbers of patients."""
-
-    minimum: int = Field(ge=2, le=1000)
-    """Every cell of a table that leaves is 0 or at least this."""
-
-
-class UpdateRule(Strict):
-    """How much may leave in one run."""
-
-    maximum_mb: float = Field(gt=0, le=2000)
-    """Largest update, in megabytes (10^6 bytes) of array data."""
-    maximum_change_norm: float = Field(gt=0, le=1e9)
-    """Largest L2 norm of (returned weights - weights sent), over all arrays."""
-
-
-class SandboxRule(Strict):
-    """What one run may use up."""
-
-    memory_mb: int = Field(default=2048, ge=64, le=1_000_000)
-    """Memory beside the libraries, in MiB."""
-    time_s: int = Field(default=600, ge=1, le=86_400)
-    """Wall time of one run, in seconds; then it is ended."""
-    processes: int = Field(default=64, ge=1, le=4096)
-    """Processes and threads of one run."""
-
-
-class PublishingRule(Strict):
-    """What the hospital's own images need before they become a dataset version."""
-
-    minimum_per_class: int = Field(default=10, ge=1, le=1_000_000)
-    """Fewest images of each class; a dataset with a smaller class is not published."""
-    minimum_patients: int = Field(default=10, ge=1, le=1_000_000)
-    """Fewest patients of a dataset; arrays that name no patients are not held to it."""
-    options: tuple[MethodCode, ...] = ()
-    """De-identification methods that a version's certificate has to list, as in (0012,0064)."""
-    text_search: Literal["required", "if installed", "off"] = "required"
-    """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
-    published all the same, or the search is not made. Arrays below 64 pixels hold no text."""
-
-    @field_validator("text_search", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, value: object) -> object:
-        return "off" if value is False else value  # YAML takes a bare `off` for a boolean
-
-    suspect_modalities: tuple[Modality, ...] = ("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC")
-    """Modalities whose images are left out unless they are marked as free of burned-in text."""
-    recognisable_heads: Literal["refuse", "allow"] = "refuse"
-    """CT and MR that may show a face (113102 is not applied)."""
-
-
-class PrivacyRule(Strict):
-    """Protection added to what leaves."""
-
-    mode: Literal["none"]
-    """`none`: updates leave as computed. It has to be written out; there is no default."""
 
 
 class Policy(Strict):
@@ -168,10 +38,20 @@ class Policy(Strict):
     """Short name, shown beside every verdict."""
     version: int = Field(ge=1, le=1_000_000)
     """Raised by the hospital with every change."""
-    datasets: tuple[Name, ...] = Field(min_length=1)
+    about: Line | None = None
+    """What the policy is for, in one line."""
+    datasets: tuple[Name, ...] = Field(min_length=1, max_length=1000)
     """Names of the datasets that jobs may be approved for."""
-    access: tuple[Literal["arrays"], ...] = Field(min_length=1)
-    """How jobs may see images. `arrays`: any approved training code reads memory-mapped arrays."""
+    versions: dict[Name, tuple[VersionStart, ...]] = Field(default={}, max_length=1000)
+    """Dataset -> the only versions that may be asked for, by their first 8 digits or more; a
+    dataset that is not named here may be asked for in every version that is published."""
+    requesters: RequestersRule = RequestersRule()
+    """Who may ask."""
+    purposes: tuple[Use, ...] = Field(default=("research",), min_length=1)
+    """What results may be used for."""
+    access: tuple[Access, ...] = Field(min_length=1)
+    """How jobs may see images. `arrays`: any approved training code reads memory-mapped arrays.
+    `trainer`: only the hospital's own training loop does; this version does not have it yet."""
     runs: RunsRule
     """How often approved code may run."""
     expiry: ExpiryRule
@@ -180,18 +60,30 @@ class Policy(Strict):
     """The arguments that jobs may have, each with the widest range that can be approved."""
     job: JobRule = JobRule()
     """What the text of a job may contain."""
+    contract: ContractRule = ContractRule()
+    """What a request may declare as leaving."""
     examples: ExamplesRule
     """How many images a result must rest on."""
+    dominance: DominanceRule = DominanceRule()
+    """No patient may stand for a large part of a dataset."""
     counts: CountsRule
     """Small numbers of patients in tables."""
     update: UpdateRule
-    """How much may leave in one run."""
+    """How much may leave."""
     sandbox: SandboxRule = SandboxRule()
     """What one run may use up."""
     publishing: PublishingRule = PublishingRule()
     """What the hospital's own images need before they become a dataset version."""
     privacy: PrivacyRule
     """Protection added to what leaves."""
+    review: ReviewRule = ReviewRule()
+    """Who decides about requests."""
+
+    @model_validator(mode="after")
+    def _versions_are_of_its_datasets(self) -> Self:
+        if strangers := set(self.versions) - set(self.datasets):
+            raise ValueError(f"`versions` names `{min(strangers)}`, which is not in `datasets`")
+        return self
 
     @property
     def sha256(self) -> str:

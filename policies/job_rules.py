@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import islice
 
-from policies.document import JobRule
 from policies.findings import Finding, Severity, passed, refuse
+from policies.sections import JobRule
 from policies.strict import some
 
 MAXIMUM_BYTES = 200_000

@@ -1,8 +1,15 @@
-"""Rules on a request's terms, and on the arguments of a run under approved terms."""
+"""Rules on what a request asks for: one function per rule, each with the value that decides.
+
+A rule looks at the request, at what is known of the dataset version and of who asks, and at the
+policy. It gives findings: kept, refused, or to be read by a person. What a researcher's side cannot
+know (None), the hospital's will; the rule then says so instead of guessing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from policies.contract import Terms
 from policies.document import Policy
@@ -10,167 +17,333 @@ from policies.findings import Finding, Severity, passed, refuse
 from policies.job_rules import check_job
 from policies.strict import some
 
+AVAILABLE_ACCESS = ("arrays",)
+"""How this version of Sitegate can show images to jobs."""
 
-def check_request(
-    text: str,
-    terms: Terms,
-    policy: Policy,
-    examples: int | None,
-    methods: Collection[str] = (),
-) -> list[Finding]:
-    """The policy's verdict on a request, rule by rule, the kept rules included.
 
-    Args:
-        text: The job, as it will run.
-        terms: What the request asks for.
-        policy: The hospital's policy.
-        examples: Training images of the dataset version, None when the number is suppressed.
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What rules need to know of a dataset version; None where it is not known here.
+
+    Attributes:
+        examples: Training images.
+        classes: Training images of each class.
+        largest_share: The part of the training images that comes from one patient, the one with the
+            most.
+        patients_known: Whether it is known which image is whose.
         methods: Codes of the de-identification methods that the version's certificate lists.
     """
-    contract = terms.contract
-    size_mb = contract.size_bytes / 1e6 if contract else 0.0
-    findings = [
-        _rule(
-            "dataset.allowed",
-            terms.dataset in policy.datasets,
-            f"dataset `{terms.dataset}`",
-            some(policy.datasets),
-            "ask for one of these",
-        ),
-        _rule(
-            "access.allowed",
-            terms.access in policy.access,
-            f"access `{terms.access}`",
-            ", ".join(policy.access),
-            "ask for this kind of access",
-        ),
-        _rule(
-            "runs.maximum",
-            terms.runs <= policy.runs.maximum,
-            f"{terms.runs} runs asked for",
-            f"at most {policy.runs.maximum}",
-            f"resubmit with runs={policy.runs.maximum} or fewer",
-        ),
-        _rule(
-            "expiry.maximum",
-            terms.expires_in_days <= policy.expiry.maximum_days,
-            f"{terms.expires_in_days} days asked for",
-            f"at most {policy.expiry.maximum_days}",
-            f"resubmit with expires_in_days={policy.expiry.maximum_days} or fewer",
-        ),
-        *_check_ranges(terms, policy),
-        _rule(
-            "contract.declared",
-            contract is not None,
-            "a contract is given" if contract else "no contract",
-            "a contract of everything that leaves",
-            "declare it",
-        ),
-        _rule(
-            "update.size",
-            size_mb <= policy.update.maximum_mb,
-            f"{size_mb:.2f} MB per run",
-            f"at most {policy.update.maximum_mb:g} MB",
-            "use a smaller model",
-        ),
-        _rule(
-            "examples.minimum",
-            examples is not None and examples >= policy.examples.minimum,
-            f"{examples if examples is not None else 'too few'} training images",
-            f"at least {policy.examples.minimum}",
-            "ask for a larger dataset",
-        ),
-        *_check_methods(methods, policy),
-        *check_job(text, terms.entry, policy.job),
+
+    examples: int | None
+    classes: tuple[int | None, ...]
+    largest_share: float | None = None
+    patients_known: bool | None = None
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks: the account, and the institution that the hospital wrote down for it."""
+
+    account: str
+    institution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request with all that decides about it.
+
+    Attributes:
+        text: The job, as it will run.
+        terms: What is asked for.
+        dataset: What is known of the dataset version.
+        requester: Who asks.
+    """
+
+    text: str
+    terms: Terms
+    dataset: DatasetFacts
+    requester: Requester
+
+
+Rule = Callable[[Ask, Policy], Iterator[Finding]]
+
+
+def check_request(ask: Ask, policy: Policy) -> list[Finding]:
+    """The policy's verdict on a request, rule by rule, the kept rules included."""
+    return [finding for rule in RULES.values() for finding in rule(ask, policy)]
+
+
+def _requester(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    accounts, institutions = policy.requesters.accounts, policy.requesters.institutions
+    who = ask.requester
+    known = not accounts or any(
+        fnmatchcase(who.account.lower(), pattern.lower()) for pattern in accounts
+    )
+    yield _verdict(
+        "requester.account",
+        known,
+        f"account `{who.account}`",
+        some(accounts) or "every account of this hospital",
+        "ask the hospital to add the account to its policy",
+    )
+    if institutions:
+        yield _verdict(
+            "requester.institution",
+            who.institution in institutions,
+            f"institution `{who.institution}`" if who.institution else "no institution on record",
+            some(institutions),
+            "ask the hospital which institution your account stands for",
+        )
+
+
+def _purpose(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    yield _verdict(
+        "purpose.allowed",
+        ask.terms.use in policy.purposes,
+        f"use `{ask.terms.use}`",
+        ", ".join(policy.purposes),
+        "ask for a use that this hospital supports",
+    )
+
+
+def _dataset(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    terms = ask.terms
+    yield _verdict(
+        "dataset.allowed",
+        terms.dataset in policy.datasets,
+        f"dataset `{terms.dataset}`",
+        some(policy.datasets),
+        "ask for one of these",
+    )
+    if versions := policy.versions.get(terms.dataset):
+        yield _verdict(
+            "dataset.version",
+            terms.version.startswith(versions),
+            f"version {terms.version[:12]}",
+            some(versions),
+            "ask for one of these versions",
+        )
+
+
+def _access(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    possible = [access for access in policy.access if access in AVAILABLE_ACCESS]
+    yield _verdict(
+        "access.allowed",
+        ask.terms.access in possible,
+        f"access `{ask.terms.access}`",
+        ", ".join(possible) or "none that this version of Sitegate has",
+        "ask for this kind of access",
+    )
+
+
+def _runs(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    most = policy.runs.maximum
+    yield _verdict(
+        "runs.maximum",
+        ask.terms.runs <= most,
+        f"{ask.terms.runs} runs asked for",
+        f"at most {most}",
+        f"resubmit with runs={most} or fewer",
+    )
+
+
+def _expiry(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    most = policy.expiry.maximum_days
+    yield _verdict(
+        "expiry.maximum",
+        ask.terms.expires_in_days <= most,
+        f"{ask.terms.expires_in_days} days asked for",
+        f"at most {most}",
+        f"resubmit with expires_in_days={most} or fewer",
+    )
+
+
+def _ranges(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    wrong = False
+    for name, asked in ask.terms.arguments.items():
+        widest = policy.arguments.get(name)
+        if widest is None:
+            wrong = True
+            yield refuse(
+                "arguments.range",
+                f"argument `{name}`",
+                some(policy.arguments, 20) or "no argument",
+                "use only these arguments",
+            )
+        elif not widest.contains(asked):
+            wrong = True
+            yield refuse(
+                "arguments.range", f"`{name}` {asked.in_words()}", widest.in_words(),
+                "narrow the range",
+            )  # fmt: skip
+    if not wrong:
+        kept = f"{len(ask.terms.arguments)} arguments within the policy's ranges"
+        yield passed("arguments.range", kept, "the policy's ranges")
+
+
+def _contract(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    contract, rule = ask.terms.contract, policy.contract
+    if contract is None:
+        yield refuse(
+            "contract.declared", "no contract", "a contract of everything that leaves", "declare it"
+        )
+        return
+    yield passed("contract.declared", "a contract is given", "a contract of everything that leaves")
+    arrays = [*contract.weights.values(), *contract.counts.values()]
+    cells = sum(table.elements for table in contract.counts.values())
+    limits = (
+        (len(contract.weights), "weight arrays", rule.maximum_arrays),
+        (len(contract.counts), "tables of counts", rule.maximum_tables),
+        (cells, "cells of counts", rule.maximum_cells),
+        (len(contract.metrics), "metrics", rule.maximum_metrics),
+    )
+    wrong = [
+        refuse("contract.form", f"{number:,} {what}", f"at most {most:,}", "declare fewer")
+        for number, what, most in limits
+        if number > most
     ]
-    if policy.privacy.mode == "none":
-        findings.append(
-            Finding(
-                "privacy.mode",
-                Severity.READ,
-                "none: updates leave as computed",
-                "none",
-                "decide whether plain updates of this size may leave",
+    if strangers := {array.dtype for array in arrays} - set(rule.dtypes):
+        wrong.append(
+            refuse(
+                "contract.form",
+                f"arrays of {some(strangers)}",
+                some(rule.dtypes, 5),
+                "return arrays of these types",
             )
         )
-    return findings
+    kept = f"{limits[0][0]:,} arrays, {limits[1][0]} tables, {limits[3][0]} metrics"
+    yield from wrong or [passed("contract.form", kept, "as many and such as the policy allows")]
 
 
-def _check_methods(methods: Collection[str], policy: Policy) -> list[Finding]:
+def _size(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    size_mb = ask.terms.contract.size_bytes / 1e6 if ask.terms.contract else 0.0
+    yield _verdict(
+        "update.size",
+        size_mb <= policy.update.maximum_mb,
+        f"{size_mb:.2f} MB per run",
+        f"at most {policy.update.maximum_mb:g} MB",
+        "use a smaller model",
+    )
+    yield _verdict(
+        "update.total",
+        ask.terms.total_mb <= policy.update.maximum_total_mb,
+        f"{ask.terms.total_mb:.1f} MB over all runs",
+        f"at most {policy.update.maximum_total_mb:g} MB",
+        "ask for fewer runs, or use a smaller model",
+    )
+
+
+def _examples(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    seen, rule = ask.dataset, policy.examples
+    yield _verdict(
+        "examples.minimum",
+        seen.examples is not None and seen.examples >= rule.minimum,
+        f"{seen.examples if seen.examples is not None else 'too few'} training images",
+        f"at least {rule.minimum}",
+        "ask for a larger dataset",
+    )
+    yield _verdict(
+        "examples.classes",
+        len(seen.classes) >= rule.minimum_classes,
+        f"{len(seen.classes)} classes",
+        f"at least {rule.minimum_classes}",
+        "ask for a dataset with more classes",
+    )
+    small = [n for n in seen.classes if n is None or n < rule.minimum_per_class]
+    yield _verdict(
+        "examples.per_class",
+        not small,
+        f"{len(small)} of {len(seen.classes)} classes have fewer training images"
+        if small
+        else "every class has as many",
+        f"at least {rule.minimum_per_class} training images of each class",
+        "ask for a larger dataset",
+    )
+
+
+def _dominance(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    seen, rule = ask.dataset, policy.dominance
+    allowed = f"at most {rule.maximum_share:.1%} from one patient"
+    if seen.largest_share is not None:
+        yield _verdict(
+            "dominance.share",
+            seen.largest_share <= rule.maximum_share,
+            f"{seen.largest_share:.1%} of the training images come from one patient",
+            allowed,
+            "ask for a dataset with more patients",
+        )
+    elif seen.patients_known:
+        yield passed("dominance.share", "the hospital knows its patients and checks it", allowed)
+    elif rule.unknown_patients == "refuse":
+        yield refuse(
+            "dominance.share",
+            "nobody knows which image is whose",
+            allowed,
+            "ask for a dataset that was published with its patients",
+        )
+    else:
+        yield Finding(
+            "dominance.share",
+            Severity.READ,
+            "nobody knows which image is whose",
+            allowed,
+            "decide whether one patient could stand for much of the dataset",
+        )
+
+
+def _methods(ask: Ask, policy: Policy) -> Iterator[Finding]:
     """What a policy demands of the certificate; nothing when it demands nothing."""
-    demanded = policy.publishing.options
-    if not demanded:
-        return []
-    return [
-        _rule(
+    if demanded := policy.publishing.options:
+        yield _verdict(
             "publishing.options",
-            set(demanded) <= set(methods),
-            f"certificate lists {some(sorted(methods)) or 'no method'}",
+            set(demanded) <= set(ask.dataset.methods),
+            f"certificate lists {some(ask.dataset.methods) or 'no method'}",
             some(demanded),
             "ask the hospital to publish a version with these methods",
         )
-    ]
 
 
-def _check_ranges(terms: Terms, policy: Policy) -> list[Finding]:
-    refused = []
-    for name, asked in terms.arguments.items():
-        widest = policy.arguments.get(name)
-        if widest is None:
-            refused.append(
-                refuse(
-                    "arguments.range",
-                    f"argument `{name}`",
-                    some(policy.arguments, 20),
-                    "use only these arguments",
-                )
-            )
-        elif not widest.contains(asked):
-            refused.append(
-                refuse(
-                    "arguments.range",
-                    f"`{name}` {asked.in_words()}",
-                    widest.in_words(),
-                    "narrow the range",
-                )
-            )
-    kept = f"{len(terms.arguments)} arguments within the policy's ranges"
-    return refused or [passed("arguments.range", kept, "the policy's ranges")]
+def _job(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    yield from check_job(ask.text, ask.terms.entry, policy.job)
 
 
-def check_arguments(config: Mapping[str, object], terms: Terms) -> list[Finding]:
-    """What in `config` is not what the approved terms allow; empty when all is well."""
-    findings = []
-    for name in sorted(set(config) - set(terms.arguments)):
-        findings.append(
-            refuse(
-                "arguments.range",
-                f"argument `{name[:60]}`",
-                some(terms.arguments, 20),
-                "send only approved arguments",
-            )
+def _privacy(_ask: Ask, policy: Policy) -> Iterator[Finding]:
+    if policy.privacy.mode == "none":
+        yield Finding(
+            "privacy.mode",
+            Severity.READ,
+            "none: updates leave as computed",
+            "none",
+            "decide whether plain updates of this size may leave",
         )
-    for name, bound in terms.arguments.items():
-        if name not in config:
-            findings.append(
-                refuse(
-                    "arguments.range",
-                    f"`{name}` is missing",
-                    bound.in_words(),
-                    "send every approved argument",
-                )
-            )
-        elif not bound.allows(config[name]):
-            findings.append(
-                refuse(
-                    "arguments.range",
-                    f"`{name}` = {str(config[name])[:60]}",
-                    bound.in_words(),
-                    "stay within the approved range",
-                )
-            )
-    return findings
+    else:
+        yield refuse(
+            "privacy.mode",
+            "this version of Sitegate cannot give per-patient differential privacy",
+            f"epsilon at most {policy.privacy.maximum_epsilon:g} per patient and year",
+            "wait for the version that can; nothing is approved without it",
+        )
 
 
-def _rule(rule: str, kept: bool, seen: str, allowed: str, do: str) -> Finding:
+RULES: dict[str, Rule] = {
+    "requester": _requester,
+    "purpose": _purpose,
+    "dataset": _dataset,
+    "access": _access,
+    "runs": _runs,
+    "expiry": _expiry,
+    "arguments": _ranges,
+    "contract": _contract,
+    "update": _size,
+    "examples": _examples,
+    "dominance": _dominance,
+    "publishing": _methods,
+    "job": _job,
+    "privacy": _privacy,
+}
+"""Section of the policy -> its rule, in the order of a review sheet."""
+
+
+def _verdict(rule: str, kept: bool, seen: str, allowed: str, do: str) -> Finding:
     return passed(rule, seen, allowed) if kept else refuse(rule, seen, allowed, do)

@@ -21,7 +21,7 @@ from pydicom import Dataset
 
 from datasites.imaging.problems import Quarantined, Reason
 from datasites.imaging.recipe import without_chatter
-from policies.document import PublishingRule
+from policies.sections import PublishingRule
 
 SUSPECT_MODALITIES = PublishingRule().suspect_modalities
 """Modalities whose images mostly carry text unless they are marked as free of it."""

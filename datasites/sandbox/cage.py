@@ -28,7 +28,7 @@ from datasites.sandbox.seccomp import seccomp_filter
 from datasites.sandbox.worker import ERRORS
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
-from policies.document import SandboxRule
+from policies.sections import SandboxRule
 from policies.update_rules import Update
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -29,6 +29,7 @@ from federation.errors import ConnectionLostError, FederationError, RefusedError
 from policies.document import Policy
 from policies.envelope import Call, Envelope
 from policies.findings import decode_refusal
+from policies.request_rules import Requester
 from policies.strict import Strict, validation_sentences
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Site:
         self.public_key: str = plain["public_key"]
         self.policy = Policy.model_validate(plain["policy"])
         self.policy_sha256: str = plain["policy_sha256"]
+        self.requester = Requester(self.email, plain["institution"])
         self.datasets = [
             Dataset(self.name, d["name"], d["version"], d["card"], d["asset"])
             for d in plain["datasets"]

@@ -17,7 +17,7 @@ from federation.sites import Site
 from federation.terms import Wanted
 from policies.arrays import Arrays, pack, unpack
 from policies.findings import Finding, Severity, finding_from_dict, verdict
-from policies.request_rules import check_request
+from policies.request_rules import Ask, DatasetFacts, check_request
 from policies.strict import canonical_json
 
 
@@ -247,9 +247,18 @@ def check_at(site: Site, job: Job, wanted: Wanted) -> list[Finding]:
     """The findings that this hospital will see for this request."""
     dataset = site.dataset(wanted.dataset)
     terms = wanted.at(dataset.version, job.entry)
-    images = _total(dataset.card["counts"].get("train", {}))
-    methods = dataset.card.get("deidentification", ())
-    return check_request(job.text, terms, site.policy, images, methods)
+    return check_request(Ask(job.text, terms, _facts(dataset.card), site.requester), site.policy)
+
+
+def _facts(card: Mapping[str, Any]) -> DatasetFacts:
+    """What a card tells; the hospital knows more."""
+    classes = card["counts"].get("train", {})
+    return DatasetFacts(
+        examples=_total(classes),
+        classes=tuple(classes.values()),
+        patients_known=bool(card.get("patients")),
+        methods=tuple(card.get("deidentification", ())),
+    )
 
 
 def _group(arrays: Arrays, prefix: str) -> Arrays:

@@ -22,7 +22,7 @@ from datasites.sandbox.worker import ERRORS
 from federation.job import Job, read_job
 from policies.arrays import Arrays, arrays_sha256, pack
 from policies.contract import ArrayContract, Contract
-from policies.document import SandboxRule
+from policies.sections import SandboxRule
 
 JOBS = Path(__file__).parents[2] / "notebooks/jobs"
 LIMITS = SandboxRule(memory_mb=512, time_s=20, processes=64)

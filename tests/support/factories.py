@@ -9,6 +9,7 @@ import numpy as np
 from datasites.catalogue import SplitArrays
 from policies.contract import ArrayContract, Bound, Contract, Terms
 from policies.document import Policy
+from policies.request_rules import Ask, DatasetFacts, Requester
 
 PASSWORD = "correct horse battery staple"
 
@@ -35,12 +36,21 @@ def policy(**changes: Any) -> Policy:
         "expiry": {"maximum_days": 90},
         "arguments": {"rate": {"low": 0.0, "high": 1.0}},
         "examples": {"minimum": 10},
+        "dominance": {"unknown_patients": "read"},
         "counts": {"minimum": 5},
         "update": {"maximum_mb": 1, "maximum_change_norm": 1000},
         "sandbox": {"memory_mb": 1024, "time_s": 20},
         "privacy": {"mode": "none"},
+        "review": {"rehearsal": {"images": 2, "time_s": 3}},
     }
     return Policy.model_validate({**plain, **changes})
+
+
+def ask(text: str = DOUBLE_JOB, **changes: Any) -> Ask:
+    """A request that `policy()` allows; changes of the terms, or `dataset` facts, `requester`."""
+    dataset = changes.pop("facts", DatasetFacts(120, (60, 60), 0.02, True))
+    requester = changes.pop("requester", Requester("rita@uni.example", "Example University"))
+    return Ask(text, terms(**changes), dataset, requester)
 
 
 def contract(**changes: Any) -> Contract:
