@@ -13,11 +13,12 @@ from datasites.imaging.mock import draw_mock
 from federation.errors import FederationError
 from federation.job import Job, LocalData, read_job
 from federation.terms import evaluation_terms, training_terms
+from policies.argument_rules import check_arguments
 from policies.arrays import Arrays, arrays_sha256, pack, unpack
-from policies.contract import Bound
+from policies.contract import Bound, Terms
 from policies.document import load_policy
 from policies.findings import refusals
-from policies.request_rules import check_arguments, check_request
+from policies.request_rules import Ask, DatasetFacts, Requester, check_request
 from policies.update_rules import Update, check_update, check_weights
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,11 @@ def card(shape: tuple[int, ...], classes: int = 2) -> dict[str, Any]:
         "classes": names,
         "counts": {s: dict.fromkeys(names, 30) for s in ("train", "test")},
     }
+
+
+def asked(job: Job, terms: Terms) -> Ask:
+    facts = DatasetFacts(500, (250, 250), 0.01, True)
+    return Ask(job.text, terms, facts, Requester("rita@uni.example", "Example University"))
 
 
 class Setting:
@@ -127,7 +133,7 @@ def test_training_returns_what_its_terms_declare(setting: Setting, shift: int) -
 
 def test_terms_of_training_are_within_the_example_policy(grey: Setting) -> None:
     terms = training_terms(grey.weights, config=BOUNDS, **ASKED).at(VERSION, TRAIN.entry)
-    assert refusals(check_request(TRAIN.text, terms, POLICY, examples=500)) == []
+    assert refusals(check_request(asked(TRAIN, terms), POLICY)) == []
 
 
 def test_training_learns(grey: Setting) -> None:
@@ -214,7 +220,7 @@ def test_terms_of_evaluation_are_within_the_example_policy(grey: Setting) -> Non
     terms = evaluation_terms(
         grey.weights, config=EVALUATION_BOUNDS, classes=2, bins=40, **ASKED
     ).at(VERSION, EVALUATE.entry)
-    assert refusals(check_request(EVALUATE.text, terms, POLICY, examples=500)) == []
+    assert refusals(check_request(asked(EVALUATE, terms), POLICY)) == []
 
 
 @pytest.mark.parametrize(("positives", "counted"), [(4, 60), (5, 64), (0, 64), (60, 60), (59, 64)])
