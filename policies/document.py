@@ -8,7 +8,7 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from policies.contract import Access, Bound, Line, Name, Use
+from policies.contract import Access, Bound, Name, Use
 from policies.review_rule import ReviewRule
 from policies.sections import (
     ContractRule,
@@ -24,8 +24,10 @@ from policies.sections import (
     SandboxRule,
     UpdateRule,
     VersionStart,
+    Words,
 )
 from policies.strict import Strict, model_sha256, validation_sentences
+
 
 class PolicyError(ValueError):
     """A policy that is missing or invalid; the message names the field."""
@@ -38,7 +40,7 @@ class Policy(Strict):
     """Short name, shown beside every verdict."""
     version: int = Field(ge=1, le=1_000_000)
     """Raised by the hospital with every change."""
-    about: Line | None = None
+    about: Words | None = None
     """What the policy is for, in one line."""
     datasets: tuple[Name, ...] = Field(min_length=1, max_length=1000)
     """Names of the datasets that jobs may be approved for."""

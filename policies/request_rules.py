@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from policies.contract import Terms
 from policies.document import Policy
@@ -77,9 +76,7 @@ def check_request(ask: Ask, policy: Policy) -> list[Finding]:
 def _requester(ask: Ask, policy: Policy) -> Iterator[Finding]:
     accounts, institutions = policy.requesters.accounts, policy.requesters.institutions
     who = ask.requester
-    known = not accounts or any(
-        fnmatchcase(who.account.lower(), pattern.lower()) for pattern in accounts
-    )
+    known = not accounts or any(_is_account(who.account, allowed) for allowed in accounts)
     yield _verdict(
         "requester.account",
         known,
@@ -95,6 +92,14 @@ def _requester(ask: Ask, policy: Policy) -> Iterator[Finding]:
             some(institutions),
             "ask the hospital which institution your account stands for",
         )
+
+
+def _is_account(account: str, allowed: str) -> bool:
+    """Whether an address is the allowed one, or of its domain; addresses have no case."""
+    account, allowed = account.lower(), allowed.lower()
+    if allowed.startswith("*@"):
+        return account.rpartition("@")[2] == allowed.removeprefix("*@")
+    return account == allowed
 
 
 def _purpose(ask: Ask, policy: Policy) -> Iterator[Finding]:
@@ -221,14 +226,14 @@ def _size(ask: Ask, policy: Policy) -> Iterator[Finding]:
     yield _verdict(
         "update.size",
         size_mb <= policy.update.maximum_mb,
-        f"{size_mb:.2f} MB per run",
+        f"{_exactly(size_mb)} MB per run",
         f"at most {policy.update.maximum_mb:g} MB",
         "use a smaller model",
     )
     yield _verdict(
         "update.total",
         ask.terms.total_mb <= policy.update.maximum_total_mb,
-        f"{ask.terms.total_mb:.1f} MB over all runs",
+        f"{_exactly(ask.terms.total_mb)} MB over all runs",
         f"at most {policy.update.maximum_total_mb:g} MB",
         "ask for fewer runs, or use a smaller model",
     )
@@ -246,7 +251,7 @@ def _examples(ask: Ask, policy: Policy) -> Iterator[Finding]:
     yield _verdict(
         "examples.classes",
         len(seen.classes) >= rule.minimum_classes,
-        f"{len(seen.classes)} classes",
+        f"{len(seen.classes)} class" + ("" if len(seen.classes) == 1 else "es"),
         f"at least {rule.minimum_classes}",
         "ask for a dataset with more classes",
     )
@@ -254,7 +259,7 @@ def _examples(ask: Ask, policy: Policy) -> Iterator[Finding]:
     yield _verdict(
         "examples.per_class",
         not small,
-        f"{len(small)} of {len(seen.classes)} classes have fewer training images"
+        f"{len(small)} of {len(seen.classes)} classes with fewer training images"
         if small
         else "every class has as many",
         f"at least {rule.minimum_per_class} training images of each class",
@@ -264,12 +269,12 @@ def _examples(ask: Ask, policy: Policy) -> Iterator[Finding]:
 
 def _dominance(ask: Ask, policy: Policy) -> Iterator[Finding]:
     seen, rule = ask.dataset, policy.dominance
-    allowed = f"at most {rule.maximum_share:.1%} from one patient"
+    allowed = f"at most {_exactly(rule.maximum_share * 100)}% from one patient"
     if seen.largest_share is not None:
         yield _verdict(
             "dominance.share",
             seen.largest_share <= rule.maximum_share,
-            f"{seen.largest_share:.1%} of the training images come from one patient",
+            f"{_exactly(seen.largest_share * 100)}% of the training images come from one patient",
             allowed,
             "ask for a dataset with more patients",
         )
@@ -347,3 +352,8 @@ RULES: dict[str, Rule] = {
 
 def _verdict(rule: str, kept: bool, seen: str, allowed: str, do: str) -> Finding:
     return passed(rule, seen, allowed) if kept else refuse(rule, seen, allowed, do)
+
+
+def _exactly(number: float) -> str:
+    """A number with as many digits as it takes to see on which side of a threshold it is."""
+    return f"{number:,.6f}".rstrip("0").rstrip(".")

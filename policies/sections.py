@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
-from policies.contract import Bound, DType, Line, Name, Use
+from policies.contract import DType, Line
 from policies.strict import Strict
 
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*$")]
@@ -20,6 +20,11 @@ MethodCode = Annotated[str, StringConstraints(pattern=r"^1131\d\d$")]
 Modality = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,8}$")]
 Account = Annotated[str, StringConstraints(pattern=r"^(\*|[^@\s*]+)@[^@\s*]+$", max_length=200)]
 """An e-mail address, or `*@uni.example` for every address of a domain."""
+
+Words = Annotated[
+    Line, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200, "title": "Words"})
+]
+"""A line of text. Its pattern names Unicode classes, which not every reader of schemas knows."""
 
 UNSAFE_CALLS = (
     "open",
@@ -77,7 +82,7 @@ class RequestersRule(Strict):
     accounts: tuple[Account, ...] = Field(default=(), max_length=1000)
     """Accounts that may ask, such as `rita@uni.example` or `*@uni.example`; empty: every account
     that the hospital made."""
-    institutions: tuple[Line, ...] = Field(default=(), max_length=200)
+    institutions: tuple[Words, ...] = Field(default=(), max_length=200)
     """Institutions whose accounts may ask, as written when the account was made; empty: all."""
 
 
@@ -218,8 +223,3 @@ class PrivacyRule(Strict):
         if self.mode == "none" and caps != (None, None):
             raise ValueError("caps on epsilon and delta mean nothing with `mode: none`")
         return self
-
-
-Arguments = dict[Name, Bound]
-Datasets = tuple[Name, ...]
-Purposes = tuple[Use, ...]
