@@ -2,245 +2,201 @@
 
 One line is one event, written and flushed to disk before the effect it records: what is not in the
 log did not happen. Every `CHECKPOINT_EVERY` lines, and at shutdown, a checkpoint signs the chain
-so far with the site's Ed25519 key. Anyone with the file and the public key can verify it.
-
-Line: {"n", "time", "event", "actor", "subject", "detail", "previous", "hash"}, where `hash` is the
-SHA-256 of the canonical JSON of the other fields and `previous` the hash of the line before.
+so far with the site's Ed25519 key. A file that has grown large is put aside as it is, and the
+chain goes on in a new one. Anyone with the files and the public key can verify them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasites.audit_checkpoint import sign_checkpoint
+from datasites.audit_events import Event, event_content
+from datasites.audit_lines import Chain
+from datasites.audit_segments import checkpoint_path, opened, read_events, segment_path
+from datasites.audit_verification import Verification, check_log, verify_log
 from datasites.errors import RecordError
-from datasites.keys import SiteKey, is_signed
+from datasites.files import sync_directory, write_private
+from datasites.keys import SiteKey
 from datasites.records import utc_now
 from policies.strict import canonical_json
 
+__all__ = ["AuditLog", "Event", "Verification", "check_log", "read_events", "verify_log"]
+
 CHECKPOINT_EVERY = 100
-FIRST = "0" * 64
-PURPOSE = "audit checkpoint"
+ROTATE_BYTES = 64_000_000
 
-
-class Event(StrEnum):
-    """What can happen at a site; the value is the word in the log."""
-
-    SITE_CREATED = "site created"
-    SITE_STARTED = "site started"
-    SITE_STOPPED = "site stopped"
-    LOG_RECOVERED = "log recovered"
-    POLICY_IN_FORCE = "policy in force"
-    ACCOUNT_CREATED = "account created"
-    DATASET_PUBLISHED = "dataset published"
-    DATASET_WITHDRAWN = "dataset withdrawn"
-    LOGIN = "login"
-    LOGIN_REFUSED = "login refused"
-    CALL_REFUSED = "call refused"
-    REQUEST_SUBMITTED = "request submitted"
-    REQUEST_REFUSED = "request refused"
-    REQUEST_APPROVED = "request approved"
-    REQUEST_DENIED = "request denied"
-    REQUEST_REVOKED = "request revoked"
-    RUN_STARTED = "run started"
-    RUN_REFUSED = "run refused"
-    RUN_FAILED = "run failed"
-    RUN_INTERRUPTED = "run interrupted"
-    UPDATE_RELEASED = "update released"
-    UPDATE_REPEATED = "update repeated"
-    UPDATE_REFUSED = "update refused"
-    CHECKPOINT = "checkpoint"
+logger = logging.getLogger(__name__)
 
 
 class AuditLog:
-    """The open log of a running site; safe to use from several threads."""
+    """The open log of a running site; safe to use from several threads.
 
-    def __init__(self, path: Path, key: SiteKey) -> None:
-        self._key = key
+    Args:
+        path: The file; older ones and the last checkpoint lie beside it.
+        key: The site's key, which signs checkpoints.
+        site: The site's name, for checkpoints that others keep.
+        rotate_bytes: Size from which on a file is put aside.
+
+    Raises:
+        RecordError: The log does not verify. An unfinished last line is cut off and recorded.
+    """
+
+    def __init__(
+        self, path: Path, key: SiteKey, site: str = "", *, rotate_bytes: int = ROTATE_BYTES
+    ) -> None:
+        self._path, self._key, self._site = path, key, site
+        self._rotate_bytes = self._rotate_at = rotate_bytes
         self._turn = threading.Lock()
-        self._lines, self._head, self._since_checkpoint, dropped = _recover(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        if dropped:
-            self.append(Event.LOG_RECOVERED, "site", "audit log", unfinished_bytes=dropped)
+        found = check_log(path, key.public_hex)
+        self._chain = Chain(found.last_line, found.head)
+        self._since_checkpoint = found.unsigned_lines
+        _finish_rotation(path)
+        self._open(found.unfinished_bytes)
+        if found.unfinished_bytes:
+            self.append(
+                Event.LOG_RECOVERED, "site", "audit log", unfinished_bytes=found.unfinished_bytes
+            )
 
-    def append(self, event: Event, actor: str, subject: str, **detail: Any) -> None:
+    def append(
+        self,
+        event: Event,
+        actor: str,
+        subject: str,
+        *,
+        role: str | None = None,
+        run: str = "",
+        decision: str = "",
+        reason: str = "",
+        objects: Mapping[str, str] | None = None,
+        **detail: Any,
+    ) -> None:
         """Write one event and wait until it is on the disk.
+
+        `event_content` says what becomes of the arguments.
 
         Raises:
             RecordError: It cannot be written; the caller must not go on.
         """
         with self._turn:
-            self._write(event, actor, subject, detail)
+            self._write(
+                event, actor, subject, role=role, run=run, decision=decision, reason=reason,
+                objects=objects, detail=detail,
+            )  # fmt: skip
             self._since_checkpoint += 1
-            if self._since_checkpoint >= CHECKPOINT_EVERY:
-                self._checkpoint()
+            # The event is on the disk, so what is done beside it must not make it fail.
+            try:
+                if self._since_checkpoint >= CHECKPOINT_EVERY:
+                    self._checkpoint()
+                if self._size >= self._rotate_at:
+                    self._rotate()
+            except (RecordError, OSError) as error:
+                self._rotate_at = max(self._rotate_at, self._size + self._rotate_bytes // 10)
+                logger.warning("audit log: checkpoint or rotation put off: %s", error)
 
     def checkpoint(self) -> None:
-        """Sign the chain so far."""
+        """Sign the chain so far.
+
+        Raises:
+            RecordError: The checkpoint cannot be written.
+        """
         with self._turn:
-            self._checkpoint()
+            try:
+                self._checkpoint()
+            except OSError as error:
+                raise RecordError(
+                    "the checkpoint cannot be written beside the audit log; is the disk full?"
+                ) from error
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
     def _checkpoint(self) -> None:
-        statement = checkpoint_statement(self._lines, self._head)
-        signature = self._key.sign(PURPOSE, statement)
-        detail = {"signature": signature, "public_key": self._key.public_hex}
-        self._write(Event.CHECKPOINT, "site", "audit log", detail)
+        """Sign in the log; then, when that is on the disk, beside it."""
+        signed = sign_checkpoint(
+            self._key, self._site, self._chain.lines, self._chain.head, utc_now()
+        )
+        self._write(Event.CHECKPOINT, "site", "audit log", detail=signed.model_dump(mode="json"))
         self._since_checkpoint = 0
+        beside = sign_checkpoint(
+            self._key, self._site, self._chain.lines, self._chain.head, utc_now()
+        )
+        write_private(checkpoint_path(self._path), canonical_json(beside.model_dump(mode="json")))
 
-    def _write(self, event: Event, actor: str, subject: str, detail: Mapping[str, Any]) -> None:
-        line: dict[str, Any] = {
-            "n": self._lines + 1,
-            "time": utc_now(),
-            "event": event.value,
-            "actor": actor,
-            "subject": subject,
-            "detail": dict(detail),
-            "previous": self._head,
-        }
-        line["hash"] = _hash(line)
-        content = canonical_json(line) + b"\n"
-        start = os.lseek(self._file, 0, os.SEEK_END)
+    def _rotate(self) -> None:
+        """Put the file aside under the number of its first line, and go on in a new one.
+
+        After a crash between any two steps the log is whole: the new file is complete before it
+        takes the name, and until then the old one has it.
+        """
+        if self._since_checkpoint:
+            self._checkpoint()
+        with opened(self._path, alone=True) as (old,):
+            older = segment_path(self._path, old.start.lines + 1)
+            digest = hashlib.file_digest(old.lines, "sha256").hexdigest()
+        content = event_content(
+            Event.LOG_ROTATED, "site", "audit log", utc_now(),
+            objects={"older_file_sha256": digest}, detail={"older_file": older.name},
+        )  # fmt: skip
+        raw, chain = self._chain.extend(canonical_json(content))
+        coming = _coming(self._path)
+        write_private(coming, raw)
+        os.link(self._path, older)
         try:
-            if os.write(self._file, content) != len(content):
+            os.replace(coming, self._path)
+        except OSError:
+            older.unlink()
+            raise
+        os.close(self._file)
+        self._chain, self._since_checkpoint = chain, 1
+        self._rotate_at = self._rotate_bytes
+        self._open()
+
+    def _open(self, unfinished_bytes: int = 0) -> None:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(self._file).st_size - unfinished_bytes
+        self._half_a_line = unfinished_bytes > 0
+        self._name_is_on_disk = False
+
+    def _write(self, event: Event, actor: str, subject: str, **fields: Any) -> None:
+        content = event_content(event, actor, subject, utc_now(), **fields)
+        raw, chain = self._chain.extend(canonical_json(content))
+        try:
+            if self._half_a_line:
+                os.ftruncate(self._file, self._size)
+            self._half_a_line = True
+            if os.write(self._file, raw) != len(raw):
                 raise OSError("short write")
             os.fsync(self._file)
+            if not self._name_is_on_disk:
+                sync_directory(self._path.parent)
+                self._name_is_on_disk = True
         except OSError as error:
-            os.ftruncate(self._file, start)
+            with contextlib.suppress(OSError):  # else the next event does it
+                os.ftruncate(self._file, self._size)
             raise RecordError(
                 "the audit log cannot be written, so nothing was done; is the disk full?"
             ) from error
-        self._lines += 1
-        self._head = line["hash"]
+        self._chain, self._size, self._half_a_line = chain, self._size + len(raw), False
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What a check of a log found.
-
-    Attributes:
-        lines: Lines read, up to the first bad one.
-        bad_line: Number of the first line that does not verify, None when all do.
-        problem: What is wrong with it.
-        checkpoints: Signed checkpoints that verify.
-        unsigned_lines: Lines after the last checkpoint; the chain covers them, a signature not yet.
-    """
-
-    lines: int
-    checkpoints: int
-    unsigned_lines: int
-    bad_line: int | None = None
-    problem: str = ""
-
-    @property
-    def intact(self) -> bool:
-        """Whether every line verifies."""
-        return self.bad_line is None
+def _coming(path: Path) -> Path:
+    return path.with_name(f".{path.name}.next")
 
 
-def verify_log(path: Path, public_hex: str) -> Verification:
-    """Check the chain and every checkpoint of a log, with nothing but the site's public key."""
-    head, number, checkpoints, unsigned = FIRST, 0, 0, 0
-    for raw in _raw_lines(path):
-        number += 1
-        problem = ""
-        line = _parse(raw)
-        if line is None:
-            problem = "is not a whole line of the log"
-        elif line["n"] != number:
-            problem = f"says it is line {line['n']}: lines were removed, added or swapped"
-        elif line["previous"] != head:
-            problem = "does not follow from the line before it"
-        elif _hash(line) != line["hash"]:
-            problem = "was changed after it was written"
-        elif line["event"] == Event.CHECKPOINT.value:
-            statement = checkpoint_statement(number - 1, head)
-            if is_signed(public_hex, PURPOSE, statement, str(line["detail"].get("signature"))):
-                checkpoints, unsigned = checkpoints + 1, -1
-            else:
-                problem = "is a checkpoint that this site's key did not sign"
-        if problem or line is None:
-            return Verification(number, checkpoints, max(unsigned, 0), number, problem)
-        head = line["hash"]
-        unsigned += 1
-    return Verification(number, checkpoints, unsigned)
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log that can be read, oldest first; `verify_log` says if they are true."""
-    for raw in _raw_lines(path):
-        line = _parse(raw)
-        if line is not None:
-            yield line
-
-
-def checkpoint_statement(lines: int, head: str) -> bytes:
-    """What a checkpoint signs: the number of lines and the hash of the last."""
-    return f"{lines} {head}".encode()
-
-
-def _hash(line: Mapping[str, Any]) -> str:
-    return hashlib.sha256(
-        canonical_json({k: v for k, v in line.items() if k != "hash"})
-    ).hexdigest()
-
-
-_FIELDS = {"n", "time", "event", "actor", "subject", "detail", "previous", "hash"}
-
-
-def _parse(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(raw)
-        if not raw.endswith(b"\n") or canonical_json(line) != raw[:-1]:
-            return None
-    except (ValueError, RecursionError):  # also NaN and half characters, which json reads
-        return None
-    if not isinstance(line, dict) or set(line) != _FIELDS:
-        return None
-    return line if isinstance(line["detail"], dict) else None
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise RecordError(f"there is no audit log at {path}") from error
-
-
-def _recover(path: Path) -> tuple[int, str, int, int]:
-    """Lines, head, lines not yet signed and dropped bytes of a log; a torn last line is cut off.
-
-    A line is flushed before its effect, so an unfinished one, left by a crash, had none.
-    """
-    if not path.exists():
-        return 0, FIRST, 0, 0
-    lines, head, unsigned, whole = 0, FIRST, 0, 0
-    with path.open("rb") as file:
-        for raw in file:
-            line = _parse(raw)
-            if line is None:
-                break
-            lines, head, whole = lines + 1, line["hash"], whole + len(raw)
-            unsigned = 0 if line["event"] == Event.CHECKPOINT else unsigned + 1
-        rest = path.stat().st_size - whole
-    if rest:
-        with path.open("rb+") as file:
-            file.seek(whole)
-            if b"\n" in file.read():
-                raise RecordError(
-                    f"line {lines + 1} of the audit log is damaged; the site does not start on it. "
-                    "See `sitegate audit verify`"
-                )
-            file.truncate(whole)
-    return lines, head, unsigned, rest
+def _finish_rotation(path: Path) -> None:
+    """Take back what a crash left of a rotation: the coming file, and the second name."""
+    _coming(path).unlink(missing_ok=True)
+    if path.exists() and path.stat().st_nlink > 1:
+        with opened(path, alone=True) as (newest,):
+            older = segment_path(path, newest.start.lines + 1)
+        if older.exists() and older.samefile(path):
+            older.unlink()

@@ -18,7 +18,8 @@ from datasites.errors import ConfigurationError, DecisionError
 from datasites.keys import load_site_key
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password
-from datasites.show import print_event, print_queue, print_sheet, print_verification
+from datasites.show import print_queue, print_sheet
+from datasites.show_audit import print_event, print_verification
 
 app = typer.Typer(
     no_args_is_help=True,

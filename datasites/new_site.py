@@ -79,11 +79,11 @@ def _make_site(
     )
     make_keys(state / "keys", config.host, config.name)
     site = load_site(path)
-    audit = AuditLog(site.audit, load_site_key(site.keys))
+    audit = AuditLog(site.audit, load_site_key(site.keys), config.name)
     records = Records(site.database_url)
     try:
         audit.append(Event.SITE_CREATED, "site", config.name, public_key=_public_key(site))
-        audit.append(Event.ACCOUNT_CREATED, "site", owner_email, role="owner")
+        audit.append(Event.ACCOUNT_CREATED, "site", owner_email, account_role="owner")
         add_person(records, owner_email, owner_name, owner_password, config.minimum_password)
     finally:
         records.close()

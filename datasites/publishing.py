@@ -35,7 +35,7 @@ def publish_all(site: OpenSite, syft: SyftSide) -> list[str]:
 def _log_withdrawals(site: OpenSite) -> None:
     """Record each version that was retired since, once; it may have been while the site was off."""
     logged = {
-        line["detail"]["version"]
+        line["objects"]["version"]
         for line in read_events(site.site.audit)
         if line["event"] == Event.DATASET_WITHDRAWN
     }

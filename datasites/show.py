@@ -132,34 +132,6 @@ def certificate_in_words(certificate: Mapping[str, Any] | None) -> str:
     )
 
 
-def print_event(out: Console, line: Mapping[str, Any]) -> None:
-    """One event of the log in one line."""
-    hidden = {"signature", "public_key"}
-    detail = " ".join(f"{k}={_brief(v)}" for k, v in line["detail"].items() if k not in hidden)
-    out.print(
-        f"{line['n']:>6}  {_when(line['time'])}  {line['event']:<18} {line['subject']:<12} "
-        f"{line['actor']}  {detail}",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def print_verification(out: Console, found: Verification) -> None:
-    """What a check of a log found, in a sentence."""
-    if found.intact:
-        out.print(
-            f"Intact: {found.lines:,} lines, chain unbroken, {found.checkpoints} signed "
-            f"checkpoints; {found.unsigned_lines} lines since the last are chained and not yet "
-            "signed."
-        )
-    else:
-        out.print(
-            f"DAMAGED: line {found.bad_line} {found.problem}. The {found.lines - 1:,} lines before "
-            "it verify.",
-            style="red",
-        )
-
-
 def _field(out: Console, name: str, value: str) -> None:
     out.print(Text(f"{name:<10}", "bold") + Text(value), soft_wrap=False)
 
@@ -174,8 +146,3 @@ def _age(time: str) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
     return "now"
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text

@@ -51,7 +51,7 @@ def expect_nothing(victim: Victim, body: bytes, sentence: str) -> Answer:
     assert answer.value is None
     assert sentence in answer.refusal
     assert [e["event"] for e in events] == ["call refused"]
-    assert events[0]["detail"]["reason"] == answer.refusal
+    assert events[0]["reason"] == answer.refusal
     return answer
 
 

@@ -132,7 +132,7 @@ def test_birth_of_a_site_is_in_its_log(site: Site) -> None:
     events = [(e["event"], e["subject"], e["detail"]) for e in read_events(site.audit)]
     assert events == [
         ("site created", "st-marys", {"public_key": key.public_hex}),
-        ("account created", OWNER, {"role": "owner"}),
+        ("account created", OWNER, {"account_role": "owner"}),
     ]
 
 
