@@ -87,6 +87,16 @@ class Policy(Strict):
             raise ValueError(f"`versions` names `{min(strangers)}`, which is not in `datasets`")
         return self
 
+    @model_validator(mode="after")
+    def _waiting_ends_before_requests_do(self) -> Self:
+        wait, end = self.review.longest_wait_hours, self.expiry.undecided_days * 24
+        if wait >= end:
+            raise ValueError(
+                f"`review` waits {wait:g} hours and `expiry.undecided_days` ends a request after "
+                f"{end} hours, so that nobody could approve it"
+            )
+        return self
+
     @property
     def sha256(self) -> str:
         """Digest of the policy's meaning: comments and order of the YAML do not count."""

@@ -80,6 +80,18 @@ class ReviewRule(Requirement):
     tiers: tuple[RiskTier, ...] = Field(default=(), max_length=20)
     """Kinds of requests that need more."""
 
+    @model_validator(mode="after")
+    def _tiers_have_names_of_their_own(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two tiers are called `{min(twice)}`; name each differently")
+        return self
+
+    @property
+    def longest_wait_hours(self) -> float:
+        """Hours that the slowest kind of request has to wait."""
+        return max(r.waiting_hours for r in (self, *self.tiers))
+
 
 @dataclass(frozen=True, slots=True)
 class TrackRecord:
@@ -128,7 +140,7 @@ class ReviewNeeded:
         for wanted in permutations(people.values(), len(self.roles)):
             if all(_fills(has, role) for has, role in zip(wanted, self.roles, strict=True)):
                 return ""
-        return f"nobody yet agreed as {_unfilled(self.roles, list(people.values()))}"
+        return f"one more has to agree as {_unfilled(self.roles, list(people.values()))}"
 
 
 def review_needed(

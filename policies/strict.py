@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any, get_args
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,22 +40,37 @@ def validation_sentences(error: ValidationError, model: type[BaseModel]) -> list
 def _sentence(problem: Any, model: type[BaseModel]) -> str:
     field = ".".join(str(part) for part in problem["loc"]) or "document"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _field_names(model), n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        return f"`{field}` is not a field{hint}"
+        return f"`{field}` is not a field; {_hint(problem['loc'], model)}"
     if problem["type"] == "missing":
         return f"`{field}` is missing"
-    return f"`{field}`: {problem['msg']} (seen: {_short(problem['input'])})"
+    wrong = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and not problem["loc"]:  # fields that contradict
+        return str(wrong)
+    return f"`{field}`: {wrong} (seen: {_short(problem['input'])})"
 
 
-def _field_names(model: type[BaseModel]) -> list[str]:
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        names.append(name)
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                names.extend(_field_names(inner))
-    return names
+def _hint(path: Sequence[str | int], model: type[BaseModel]) -> str:
+    """The known field that an unknown one may stand for, of the section that it stands in."""
+    *above, name = path
+    section: Any = model
+    for part in above:
+        section = _inside(section, part)
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"the fields here are {', '.join(f'`{field}`' for field in known)}"
+
+
+def _inside(annotation: Any, part: str | int) -> Any:
+    """The type of a model's field, or of what a list or mapping holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        held = annotation.model_fields[str(part)].annotation
+    else:
+        held = [a for a in get_args(annotation) if a is not Ellipsis][-1]
+    if get_origin(held) in (Union, UnionType):  # a field that may be left out
+        held = next(a for a in get_args(held) if a is not type(None))
+    return held
 
 
 def _short(value: Any, limit: int = 60) -> str:

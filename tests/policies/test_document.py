@@ -100,7 +100,12 @@ def test_privacy_mode_has_to_be_written_out() -> None:
         ),
         ("sandbox.memory", "`sandbox.memory` is not a field; did you mean `memory_mb`?"),
         ("privacy.mod", "`privacy.mod` is not a field; did you mean `mode`?"),
-        ("zzzzzz", "`zzzzzz` is not a field"),  # nothing is near: no guess
+        ("review.apprvers", "`review.apprvers` is not a field; did you mean `approvers`?"),
+        # near is only what stands in the same section
+        ("runs.maximum_days", "`runs.maximum_days` is not a field; did you mean `maximum`?"),
+        ("arguments.rate.hgih", "`arguments.rate.hgih` is not a field; did you mean `high`?"),
+        # nothing is near: the section's fields
+        ("runs.zzz", "`runs.zzz` is not a field; the fields here are `maximum`, `per_day`"),
     ],
 )
 def test_unknown_field_is_named_with_the_nearest_known_one(field: str, sentence: str) -> None:
@@ -110,10 +115,26 @@ def test_unknown_field_is_named_with_the_nearest_known_one(field: str, sentence:
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
+        # inside lists
+        (
+            "review.tiers",
+            [{"name": "large", "when": {"runs_abov": 3}}],
+            "`review.tiers.0.when.runs_abov` is not a field; did you mean `runs_above`?",
+        ),
+        (
+            "review.tiers",
+            [{"name": "large", "when": {"runs_above": 3}, "zzz": 1}],
+            "`review.tiers.0.zzz` is not a field; the fields here are `approvers`, `roles`, "
+            "`four_eyes`, `waiting_hours`, `name`, `when`",
+        ),
         # a word the product does not know
-        ("privacy.mode", "dp", "`privacy.mode`: Input should be 'none' (seen: 'dp')"),
-        ("privacy.mode", None, "`privacy.mode`: Input should be 'none' (seen: None)"),
-        ("access", ["arrays", "files"], "`access.1`: Input should be 'arrays' (seen: 'files')"),
+        ("privacy.mode", "dp", "`privacy.mode`: Input should be 'none' or 'dp_sgd' (seen: 'dp')"),
+        ("privacy.mode", None, "`privacy.mode`: Input should be 'none' or 'dp_sgd' (seen: None)"),
+        (
+            "access",
+            ["arrays", "files"],
+            "`access.1`: Input should be 'arrays' or 'trainer' (seen: 'files')",
+        ),
         # nothing may be empty that opens or names something
         (
             "datasets",
@@ -166,19 +187,94 @@ def test_seen_value_is_cut_to_a_readable_length() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"versions": {"head-mr": ["00000000"]}},
+            "`versions` names `head-mr`, which is not in `datasets`",
+        ),
+        (
+            {"review": {"waiting_hours": 24}, "expiry": {"maximum_days": 9, "undecided_days": 1}},
+            "`review` waits 24 hours and `expiry.undecided_days` ends a request after "
+            "24 hours, so that nobody could approve it",
+        ),
+        (
+            {"privacy": {"mode": "dp_sgd", "maximum_epsilon": 3}},
+            "`privacy`: `dp_sgd` needs `maximum_epsilon` and `maximum_delta`",
+        ),
+        (
+            {"privacy": {"mode": "none", "maximum_epsilon": 3}},
+            "`privacy`: caps on epsilon and delta mean nothing with `mode: none`",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    seen = refusal(yaml.safe_dump({**PLAIN, **changes}))
+    assert seen.startswith(f"the policy is not valid: {sentence}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"versions": {"chest-xray": ["00000000"]}},
+        {"review": {"waiting_hours": 23.9}, "expiry": {"maximum_days": 9, "undecided_days": 1}},
+        {"privacy": {"mode": "dp_sgd", "maximum_epsilon": 3, "maximum_delta": 1e-5}},
+    ],
+)
+def test_fields_that_agree_are_taken(changes: dict[str, Any]) -> None:
+    parse({**PLAIN, **changes})
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("requesters.accounts", ["rita@uni.example", "*@uni.example"], ["*", "rita", "r*@uni.x"]),
+        ("requesters.institutions", ["St Mary's", "Universität"], ["", "a\nb", "a\u202eb"]),
+        ("versions.chest-xray", ["0" * 8, "f" * 64], ["0" * 7, "F" * 8, "0" * 65, "latest"]),
+        ("publishing.options", ["113100", "113199"], ["113", "1131000", "basic"]),
+    ],
+)
+def test_lists_hold_what_they_are_of(field: str, good: list[str], bad: list[str]) -> None:
+    section, _, inner = field.partition(".")
+    for value in good:
+        parse({**PLAIN, section: {inner: [value]}})
+    for value in bad:
+        text = yaml.safe_dump({**PLAIN, section: {inner: [value]}})
+        assert f"`{field}.0`: String should" in refusal(text)
+
+
+@pytest.mark.parametrize(
     ("field", "below", "lowest", "highest", "above"),
     [
         ("version", 0, 1, 1_000_000, 1_000_001),
         ("runs.maximum", 0, 1, 10_000, 10_001),
+        ("runs.per_day", 0, 1, 10_000, 10_001),
         ("expiry.maximum_days", 0, 1, 730, 731),
+        ("expiry.undecided_days", 0, 1, 730, 731),
         ("job.maximum_lines", 9, 10, 5000, 5001),
+        ("contract.maximum_arrays", -1, 0, 5000, 5001),
+        ("contract.maximum_tables", -1, 0, 50, 51),
+        ("contract.maximum_cells", 0, 1, 1_000_000, 1_000_001),
+        ("contract.maximum_metrics", -1, 0, 20, 21),
         ("examples.minimum", 1, 2, 1_000_000, 1_000_001),
+        ("examples.minimum_classes", 0, 1, 1000, 1001),
+        ("examples.minimum_per_class", 0, 1, 1_000_000, 1_000_001),
+        ("dominance.maximum_share", 0, 1e-9, 1, 1.001),
         ("counts.minimum", 1, 2, 1000, 1001),
         ("update.maximum_mb", 0, 1e-9, 2000, 2000.001),
+        ("update.maximum_total_mb", 0, 1e-9, 1e6, 1.001e6),
         ("update.maximum_change_norm", 0, 1e-9, 1e9, 1.001e9),
         ("sandbox.memory_mb", 63, 64, 1_000_000, 1_000_001),
         ("sandbox.time_s", 0, 1, 86_400, 86_401),
         ("sandbox.processes", 0, 1, 4096, 4097),
+        ("publishing.minimum_per_class", 0, 1, 1_000_000, 1_000_001),
+        ("publishing.minimum_patients", 0, 1, 1_000_000, 1_000_001),
+        ("review.approvers", 0, 1, 5, 6),
+        ("review.waiting_hours", -1, 0, 720, 720.5),
+        ("review.rehearsal.images", -1, 0, 64, 65),
+        ("review.rehearsal.time_s", 0, 1, 3600, 3601),
     ],
 )
 def test_number_is_kept_within_its_range(
@@ -212,7 +308,7 @@ def test_bound_that_is_not_finite_is_refused(bound: str) -> None:
 
 def test_argument_without_a_bound_is_refused_with_the_field() -> None:
     assert refusal(yaml.safe_dump(changed("arguments.rate", {}))) == (
-        "the policy is not valid: `arguments.rate`: Value error, give exactly one of `value`, "
+        "the policy is not valid: `arguments.rate`: give exactly one of `value`, "
         "`low` with `high`, `choices` (seen: {})"
     )
 
@@ -304,7 +400,7 @@ def test_digest_changes_with_every_value(field: str, value: Any) -> None:
 def test_every_field_of_a_policy_is_described() -> None:
     schema = Policy.model_json_schema()
     parts = schema["$defs"]
-    assert len(parts) == 10  # all of them are looked at
+    assert len(parts) == 17  # all of them are looked at
 
     def described(entry: dict[str, Any]) -> bool:
         # A part that is described by the same words as its model refers to them.
