@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from datasites.audit_log import read_events, verify_log
+from datasites.audit_commands import audit_app
+from datasites.audit_log import verify_log
 from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
 from datasites.config import Site, load_site
 from datasites.control import Control
@@ -19,7 +20,6 @@ from datasites.keys import load_site_key
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password
 from datasites.show import print_queue, print_sheet
-from datasites.show_audit import print_event, print_verification
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +31,6 @@ app = typer.Typer(
 )
 request_app = typer.Typer(no_args_is_help=True, help="Read requests and decide about them.")
 account_app = typer.Typer(no_args_is_help=True, help="Accounts of researchers.")
-audit_app = typer.Typer(no_args_is_help=True, help="Read the audit log and verify it.")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(request_app, name="request")
 app.add_typer(account_app, name="account")
@@ -228,65 +227,6 @@ def revoke(
     """Take an approval back; the next call is refused."""
     control, _ = _control(site)
     _decided(control, _number(request), "revoke", person, password_file, reason, as_json)
-
-
-@audit_app.command("show")
-@told_plainly
-def show_audit(
-    site: SiteOption = Path(),
-    subject: Annotated[str | None, typer.Option(help="Only what is about R-7, or R-7/3/1.")] = None,
-    last: Annotated[int, typer.Option(help="How many lines from the end; 0 for all.")] = 40,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the audit log, oldest first."""
-    events = [
-        line
-        for line in read_events(load_site(site).audit)
-        if subject is None or f"{line['subject']}/".startswith(f"{subject}/")
-    ]
-    for line in events[-last:] if last else events:
-        if as_json:
-            out.print_json(data=line, indent=None)
-        else:
-            print_event(out, line)
-
-
-@audit_app.command("verify")
-@told_plainly
-def verify_audit(
-    log: Annotated[Path | None, typer.Argument(help="A log file; default: the site's.")] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(help="The site's public key file, to verify offline.")
-    ] = None,
-    site: SiteOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Verify chain and checkpoints of a log; needs nothing but the file and the public key."""
-    if (log is None) != (public_key is None):
-        raise ConfigurationError("give a log file and its --public-key, or neither")
-    if log is not None and public_key is not None:
-        try:
-            key = public_key.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"there is no public key at {public_key}") from error
-        found = verify_log(log, key)
-    else:
-        found = _verification(load_site(site))
-    if as_json:
-        print_json(
-            {
-                "intact": found.intact,
-                "lines": found.lines,
-                "checkpoints": found.checkpoints,
-                "unsigned_lines": found.unsigned_lines,
-                "bad_line": found.bad_line,
-                "problem": found.problem,
-            }
-        )
-    else:
-        print_verification(out, found)
-    if not found.intact:
-        raise typer.Exit(3)
 
 
 def _decided(
