@@ -91,7 +91,7 @@ def _make_site(
     return site
 
 
-def example_policy(name: str = "chest-xray") -> Path:
+def example_policy(name: str = "university-hospital") -> Path:
     """A policy that comes with the product, to copy and edit."""
     return Path(str(files("policies").joinpath(f"{name}.yaml")))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from policies.contract import Access, Bound, Name, Use
@@ -27,6 +26,7 @@ from policies.sections import (
     Words,
 )
 from policies.strict import Strict, model_sha256, validation_sentences
+from policies.yaml_text import parse_yaml
 
 
 class PolicyError(ValueError):
@@ -104,18 +104,8 @@ class Policy(Strict):
 
     @property
     def title(self) -> str:
-        """`chest-xray v3`."""
+        """`university-hospital v1`."""
         return f"{self.name} v{self.version}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice; plain YAML lets the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"`{min(twice)}` is written twice")
-        return super().construct_mapping(node, deep)
 
 
 def parse_policy(text: str, source: str = "the policy") -> Policy:
@@ -125,9 +115,9 @@ def parse_policy(text: str, source: str = "the policy") -> Policy:
         PolicyError: It is not YAML, or a field is missing, unknown or out of range.
     """
     try:
-        plain = yaml.load(text, _Loader)  # noqa: S506  a safe loader
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
+        plain = parse_yaml(text)
+    except ValueError as error:
+        raise PolicyError(f"{source} is not YAML: {error}") from error
     if not isinstance(plain, dict):
         raise PolicyError(f"{source} is empty; a policy starts with `name:` and `version:`")
     try:

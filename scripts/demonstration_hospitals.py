@@ -155,11 +155,13 @@ def _images(card: Card) -> str:
 
 def _policy(demonstration: Demonstration, strict: bool) -> str:
     """An example policy; its numbers follow the number of rounds that was asked for."""
-    plain = yaml.safe_load(
-        example_policy("chest-xray-strict" if strict else "chest-xray").read_text()
-    )
+    kind = "community-hospital" if strict else "university-hospital"
+    plain = yaml.safe_load(example_policy(kind).read_text())
     few = max(demonstration.rounds, demonstration.hospitals + 1) + 2
-    plain["runs"]["maximum"] = few if strict else max(60, runs_asked(demonstration))
+    runs = few if strict else max(60, runs_asked(demonstration))
+    plain["runs"] = {"maximum": runs}
+    plain["update"]["maximum_total_mb"] = runs * plain["update"]["maximum_mb"]
+    plain["review"] = {"rehearsal": plain["review"]["rehearsal"]}  # one owner plays all, at once
     plain["arguments"]["epochs"]["high"] = max(20, demonstration.rounds)
     plain["datasets"] = [DATASET, HEADS]
     plain["publishing"] = {

@@ -29,6 +29,7 @@ FORBIDDEN = {
     "datasites/imaging": {"federation", "syft"},
     "notebooks": {"datasites"},
 }
+EXAMPLES = sorted(path.stem for path in (ROOT / "policies").glob("*.yaml"))
 SOURCES = sorted(
     path for room in ("policies", "datasites", "notebooks") for path in (ROOT / room).rglob("*.py")
 )
@@ -75,7 +76,11 @@ def test_the_policy_schema_is_the_one_of_the_model() -> None:
     assert stored == Policy.model_json_schema(), "run scripts/schema"
 
 
-@pytest.mark.parametrize("name", ["chest-xray", "chest-xray-strict"])
+def test_there_is_an_example_policy_for_each_kind_of_hospital() -> None:
+    assert EXAMPLES == ["childrens-hospital", "community-hospital", "university-hospital"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_example_policies_fit_schema_and_model(name: str) -> None:
     plain = yaml.safe_load((ROOT / "policies" / f"{name}.yaml").read_text())
     schema = json.loads((ROOT / "policies" / "policy.schema.json").read_text())

@@ -62,7 +62,7 @@ def test_unknown_example_is_an_error() -> None:
 
 
 def test_example_policy_is_valid() -> None:
-    assert load_policy(example_policy()).name == "chest-xray"
+    assert load_policy(example_policy()).name == "university-hospital"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def test_site_loads_as_it_was_configured(site: Site) -> None:
     again = load_site(site.path)
     assert again.config == example_config("st-marys")
-    assert again.policy().name == "chest-xray"
+    assert again.policy().name == "university-hospital"
     assert (site.path / "policy.yaml").read_bytes() == example_policy().read_bytes()
 
 
@@ -142,7 +142,7 @@ def test_own_paths_are_made(tmp_path: Path) -> None:
     )
     made = make(tmp_path / "site", config)
     assert made.state == tmp_path / "site/var/state"
-    assert made.policy().name == "chest-xray"
+    assert made.policy().name == "university-hospital"
 
 
 def refused(path: Path, kind: type[Exception], **changes: Any) -> str:

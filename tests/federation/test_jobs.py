@@ -24,7 +24,7 @@ from policies.update_rules import Update, check_update, check_weights
 ROOT = Path(__file__).parents[2]
 TRAIN = read_job(ROOT / "notebooks/jobs/train_classifier.py")
 EVALUATE = read_job(ROOT / "notebooks/jobs/evaluate_classifier.py")
-POLICY = load_policy(ROOT / "policies/chest-xray.yaml")
+POLICY = load_policy(ROOT / "policies/university-hospital.yaml")
 VERSION = "0" * 64
 
 CONFIG: dict[str, Any] = {

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import factories
-from policies.document import UNSAFE_CALLS, JobRule, load_policy
+from policies.document import load_policy
 from policies.findings import Finding, Severity, refusals, verdict
 from policies.job_rules import MAXIMUM_BYTES, check_job, job_sha256
+from policies.sections import UNSAFE_CALLS, JobRule
 
 ROOT = Path(__file__).parents[2]
-RULE = load_policy(ROOT / "policies/chest-xray.yaml").job
+RULE = load_policy(ROOT / "policies/university-hospital.yaml").job
 HEADER = "# computes nothing\ndef train(data, weights, config):\n"
 
 
@@ -30,7 +31,9 @@ def body(*lines: str) -> str:
 @pytest.mark.parametrize(
     ("file", "entry"), [("train_classifier.py", "train"), ("evaluate_classifier.py", "evaluate")]
 )
-@pytest.mark.parametrize("policy", ["chest-xray", "chest-xray-strict"])
+@pytest.mark.parametrize(
+    "policy", ["university-hospital", "community-hospital", "childrens-hospital"]
+)
 def test_honest_job_passes_the_example_policy(file: str, entry: str, policy: str) -> None:
     text = (ROOT / "notebooks/jobs" / file).read_text()
     found = check_job(text, entry, load_policy(ROOT / f"policies/{policy}.yaml").job)

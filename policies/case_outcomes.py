@@ -1,0 +1,165 @@
+"""Runs the cases of a policy: what the rules say, beside what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policies.argument_rules import check_arguments
+from policies.contract import ArrayContract, Contract
+from policies.document import Policy
+from policies.findings import Finding, Severity
+from policies.policy_cases import Case, CaseError, CaseFile, Returned, Start
+from policies.request_rules import check_request
+from policies.review_rule import ReviewNeeded, review_needed
+from policies.update_rules import Update, check_update
+
+RELEASE_RULES = ("examples.minimum", "counts.minimum", "update.size", "update.norm")
+"""Rules on what a run returns; kept ones are not listed among findings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One case, as expected and as found.
+
+    Attributes:
+        case: Its name.
+        expected: The verdict that was expected, in words.
+        found: The verdict of the rules, in words.
+        as_expected: Whether they agree.
+        rules: The rules that were expected to decide, and tiers.
+    """
+
+    case: str
+    expected: str
+    found: str
+    as_expected: bool
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All cases of one policy.
+
+    Attributes:
+        policy: Name and version of the policy.
+        outcomes: One per case.
+        idle_rules: Rules and tiers of the policy that decide no case.
+    """
+
+    policy: str
+    outcomes: tuple[Outcome, ...]
+    idle_rules: tuple[str, ...]
+
+    @property
+    def kept(self) -> int:
+        """How many cases came out as expected."""
+        return sum(outcome.as_expected for outcome in self.outcomes)
+
+
+def run_cases(file: CaseFile, policy: Policy) -> Report:
+    """Every case of a file under a policy.
+
+    Raises:
+        CaseError: What a case changes does not fit.
+    """
+    outcomes = tuple(_outcome(case, file.request, policy) for case in file.cases)
+    deciding = {rule for outcome in outcomes for rule in outcome.rules}
+    idle = tuple(rule for rule in _rules(file, policy) if rule not in deciding)
+    return Report(policy.title, outcomes, idle)
+
+
+def _rules(file: CaseFile, policy: Policy) -> list[str]:
+    """All rules that say something under this policy, in their order, and its tiers."""
+    plain = check_request(file.cases[0].ask(file.request), policy)
+    tiers = [f"tier {tier.name}" for tier in policy.review.tiers]
+    return list(dict.fromkeys([*(f.rule for f in plain), *RELEASE_RULES, *tiers]))
+
+
+def _outcome(case: Case, start: Start, policy: Policy) -> Outcome:
+    findings = _findings(case, start, policy)
+    deciding = _deciding(findings, Severity.REFUSE)
+    verdict = "refused" if deciding else "approvable"
+    kept = verdict == case.expect and deciding == set(case.rules)
+    if case.expect in ("read", "warn"):
+        noticed = _deciding(findings, Severity(case.expect))
+        kept = verdict == "approvable" and set(case.rules) <= noticed
+        if not deciding:
+            deciding = noticed
+            verdict = case.expect if noticed else verdict
+    expected, found = _words(case.expect, case.rules), _words(verdict, deciding)
+    rules = list(case.rules)
+    if case.review is not None:
+        needed = _needed(case, start, policy)
+        wanted = {k: v for k, v in case.review.model_dump().items() if v is not None}
+        has = {name: getattr(needed, name) for name in wanted}
+        kept = kept and all(_same(wanted[name], has[name]) for name in wanted)
+        expected += f"; {_fields(wanted)}"
+        found += f"; {_fields(has)}"
+        rules += [f"tier {tier}" for tier in case.review.tiers or ()]
+    return Outcome(case.name, expected, found, kept, tuple(rules))
+
+
+def _findings(case: Case, start: Start, policy: Policy) -> list[Finding]:
+    ask = case.ask(start)
+    if case.config is not None:
+        return check_arguments({**start.config, **case.config}, ask.terms)
+    if case.update is None:
+        return check_request(ask, policy)
+    contract = ask.terms.contract
+    if contract is None:
+        raise CaseError(f"case `{case.name}`: an update needs a contract in `terms`")
+    sent = {name: _zeros(array) for name, array in contract.sent.items()}
+    update = _update(case.update, contract, ask.dataset.examples or 0)
+    return check_update(update, sent, contract, policy)
+
+
+def _update(returned: Returned, contract: Contract, examples: int) -> Update:
+    """An update of the contract's form that differs from zero weights by one number."""
+    weights = {name: _zeros(array) for name, array in contract.weights.items()}
+    for array in list(weights.values())[:1]:
+        array.flat[:1] = returned.change_norm
+    counts = {name: _zeros(array) for name, array in contract.counts.items()}
+    for table in counts.values():
+        table.flat[:1] = returned.smallest_cell
+    return Update(
+        weights=weights,
+        metrics=dict.fromkeys(contract.metrics, 0.0),
+        examples=examples if returned.examples is None else returned.examples,
+        counts=counts,
+    )
+
+
+def _zeros(array: ArrayContract) -> Any:
+    return np.zeros(array.shape, array.dtype)
+
+
+def _needed(case: Case, start: Start, policy: Policy) -> ReviewNeeded:
+    ask = case.ask(start)
+    found = check_request(ask, policy)
+    return review_needed(ask.terms, found, case.track_record(start), policy.review)
+
+
+def _deciding(findings: Iterable[Finding], severity: Severity) -> set[str]:
+    return {f.rule for f in findings if f.severity is severity}
+
+
+def _same(wanted: Any, has: Any) -> bool:
+    if isinstance(wanted, tuple):
+        return sorted(wanted) == sorted(has)
+    return bool(wanted == has)
+
+
+def _words(verdict: str, rules: Iterable[str]) -> str:
+    named = ", ".join(sorted(rules))
+    return f"{verdict} by {named}" if named else verdict
+
+
+def _fields(fields: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        return "/".join(value) or "none" if isinstance(value, tuple) else f"{value:g}"
+
+    return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in fields.items())
