@@ -21,6 +21,21 @@ from policies.strict import Strict, canonical_json
 PURPOSE = "approval"
 
 
+class Consent(Strict):
+    """One person's yes, as it stands in an approval."""
+
+    person: str
+    """Who."""
+    role: str
+    """As what."""
+    reason: str
+    """Why, in their words."""
+    at: dt.datetime
+    """When, UTC."""
+    signature: str
+    """The site's signature over this person's decision."""
+
+
 class Approval(Strict):
     """Everything that a person at the hospital said yes to."""
 
@@ -38,12 +53,10 @@ class Approval(Strict):
     """Dataset version, argument ranges, runs, contract, as asked for."""
     policy_sha256: Digest
     """The policy under which it was approved."""
-    approver: str
-    """Who approved."""
-    reason: str
-    """Why, in the approver's words."""
+    consents: tuple[Consent, ...]
+    """Everyone who had to agree, in the order in which they did."""
     approved_at: dt.datetime
-    """When, UTC."""
+    """When the last of them did, UTC."""
     expires_at: dt.datetime
     """From when on nothing runs any more, UTC."""
 

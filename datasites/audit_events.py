@@ -10,13 +10,11 @@ from typing import Any
 
 from datasites.people import STRANGER
 
-CONTENT_FIELDS = frozenset(
-    {
-        "time", "event", "actor", "role", "subject", "run",
-        "decision", "reason", "objects", "detail", "salt",
-    }
+CONTENT_FIELDS = (
+    "actor", "decision", "detail", "event", "objects", "reason",
+    "role", "run", "salt", "subject", "time",
 )  # fmt: skip
-"""What is kept of every event, no more and no less."""
+"""What is kept of every event, no more and no less, in the order in which canonical JSON has it."""
 
 
 class Event(StrEnum):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ _BETWEEN = len('{"n":,"previous":"","hash":"","content":') + 128
 
 class BrokenLineError(Exception):
     """A line does not continue the chain; the message says why, as the end of a sentence."""
+
+    def __init__(self, problem: str, raw: bytes = b"") -> None:
+        super().__init__(problem)
+        self.raw = raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def parse_content(content: bytes) -> dict[str, Any] | None:
         plain = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return None
-    if not isinstance(plain, dict) or plain.keys() != CONTENT_FIELDS:
+    if not isinstance(plain, dict) or tuple(plain) != CONTENT_FIELDS:
         return None
     return plain if type(plain["objects"]) is type(plain["detail"]) is dict else None
 
@@ -81,23 +86,24 @@ class Chain:
         raw = _start(n, self.head, own) + content + b"}\n"
         return raw, Chain(n, own)
 
-    def follow(self, raw: bytes) -> dict[str, Any]:
-        """Take the next line into the chain; the record in it.
+    def follow(self, raws: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """Take line after line into the chain; the records in them.
 
         Raises:
-            BrokenLineError: It is not the next line of the chain.
+            BrokenLineError: A line is not the next one of the chain.
         """
-        n = self.lines + 1
-        content = raw[_BETWEEN + len(str(n)) : -2]
-        own = line_hash(n, self.head, hashlib.sha256(content).hexdigest())
-        # One comparison of the start says everything; only a bad line is taken apart.
-        if not raw.startswith(_start(n, self.head, own)) or not raw.endswith(b"}\n"):
-            raise BrokenLineError(self._why_not(raw))
-        plain = parse_content(content)
-        if plain is None:
-            raise BrokenLineError("is not a whole line of the log")
-        self.lines, self.head = n, own
-        return plain
+        for raw in raws:
+            n = self.lines + 1
+            content = raw[_BETWEEN + len(str(n)) : -2]
+            own = line_hash(n, self.head, hashlib.sha256(content).hexdigest())
+            # One comparison of the start says everything; only a bad line is taken apart.
+            if not raw.startswith(_start(n, self.head, own)) or raw[-2:] != b"}\n":
+                raise BrokenLineError(self._why_not(raw), raw)
+            plain = parse_content(content)
+            if plain is None:
+                raise BrokenLineError("is not a whole line of the log", raw)
+            self.lines, self.head = n, own
+            yield plain
 
     def _why_not(self, raw: bytes) -> str:
         if not raw.endswith(b"\n"):

@@ -120,32 +120,31 @@ class _Walk:
         """Follow the chain through the files."""
         for file in files:
             before = self._chain.lines
-            raw = b""
             try:
-                for raw in file.lines:
-                    self._follow(raw)
+                self._read(file)
             except BrokenLineError as broken:
                 self._problem = str(broken)
-                line = split_line(raw)
+                line = split_line(broken.raw)
                 if self._chain.lines == before and line and line.n > before + 1:
                     self._problem = f"is missing: {file.name} begins with line {line.n}"
-                if file is files[-1] and not raw.endswith(b"\n"):
-                    self._unfinished = len(raw)
+                if file is files[-1] and broken.raw and not broken.raw.endswith(b"\n"):
+                    self._unfinished = len(broken.raw)
                 return
 
-    def _follow(self, raw: bytes) -> None:
-        chain = self._chain
-        lines, head = chain.lines, chain.head
-        content = chain.follow(raw)
-        self._unsigned += 1
-        if content["event"] == _CHECKPOINT:
-            if not is_checkpoint_of(content["detail"], self._key, lines, head):
-                chain.lines, chain.head = lines, head
-                self._unsigned -= 1
-                raise BrokenLineError("is a checkpoint that this site's key did not sign")
-            self._signed, self._unsigned = self._signed + 1, 0
-        if chain.lines in self._heads:
-            self._heads[chain.lines] = chain.head
+    def _read(self, file: Segment) -> None:
+        chain, heads, checkpoint = self._chain, self._heads, Event.CHECKPOINT.value
+        head = chain.head
+        for content in chain.follow(file.lines):
+            if content["event"] == checkpoint:
+                if not is_checkpoint_of(content["detail"], self._key, chain.lines - 1, head):
+                    chain.lines, chain.head = chain.lines - 1, head
+                    raise BrokenLineError("is a checkpoint that this site's key did not sign")
+                self._signed, self._unsigned = self._signed + 1, 0
+            else:
+                self._unsigned += 1
+            head = chain.head
+            if chain.lines in heads:
+                heads[chain.lines] = head
 
     def found(self, *, alone: bool) -> Verification:
         """What the pass found, compared with the checkpoints from outside of the log."""
@@ -177,9 +176,6 @@ class _Walk:
         if head and head != checkpoint.head:
             return f"is not what the site signed: {_words(checkpoint)}"
         return ""
-
-
-_CHECKPOINT = Event.CHECKPOINT.value
 
 
 def _words(checkpoint: Checkpoint) -> str:

@@ -250,11 +250,6 @@ def read_card(datasets: Path, version: str) -> Card:
         raise DatasetError(f"there is no dataset version {version[:12]} here") from error
 
 
-def training_images(datasets: Path, version: str) -> int:
-    """The exact number of training images of a version; for the site's own rules only."""
-    return len(np.load(datasets / version / "train_labels.npy", mmap_mode="r"))
-
-
 def last_published(datasets: Path, version: str) -> int:
     """When a version was published last, in nanoseconds; the same content may be published again.
 

@@ -1,129 +1,26 @@
-"""The control socket: how the hospital's own tools talk to a running site.
+"""The tools' side of the control socket: how commands and the page talk to a running site.
 
-The server side is an HTTP application on a Unix socket in the state directory, so that only the
-site's own user reaches it. Reading needs no more than that; a decision also needs the e-mail
-address and password of a person of the hospital, who is named in the log and in the approval.
+`datasites.control_app` is the other side. Where something decides, changes or exports, the call
+names a person with their password, or carries a session of the page.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from pydantic import Field
 
-from datasites.audit_log import Event
-from datasites.decisions import approve, deny, revoke
-from datasites.errors import AccountError, ConfigurationError, SiteError
-from datasites.open_site import OpenSite, SyftSide
-from datasites.people import (
-    STRANGER,
-    Throttle,
-    check_password_length,
-    check_person,
-    is_person,
-)
-from datasites.publishing import publish_all
-from datasites.requests import find_requests
-from datasites.review import review, review_row
-from policies.strict import Strict
+from datasites.errors import ConfigurationError, SiteError
 
 NOT_RUNNING = "the site does not run; start it with `sitegate serve`"
-DECISIONS = {"approve": approve, "deny": deny, "revoke": revoke}
-
-
-class Decision(Strict):
-    """A person's decision."""
-
-    person: str = Field(max_length=200)
-    """E-mail address of who decides."""
-    password: str = Field(max_length=1000)
-    """Their password at this site."""
-    reason: str = Field(max_length=2000)
-    """Why; the researcher reads it."""
-
-
-class NewAccount(Strict):
-    """A researcher's account."""
-
-    email: str = Field(max_length=200)
-    """Address to log in with."""
-    name: str = Field(max_length=200)
-    """The researcher's name."""
-    password: str = Field(max_length=1000)
-    """First password."""
-
-
-def control_app(site: OpenSite, syft: SyftSide) -> FastAPI:
-    """The application behind the socket."""
-    app = FastAPI(title="sitegate control", docs_url=None, redoc_url=None, openapi_url=None)
-    throttle = Throttle(tries=5, window_s=300)
-
-    @app.exception_handler(SiteError)
-    async def refuse(_request: Request, error: SiteError) -> JSONResponse:
-        return JSONResponse({"error": str(error), "exit_code": error.exit_code}, status_code=409)
-
-    @app.get("/status")
-    def status() -> dict[str, Any]:
-        return {
-            "name": site.config.name,
-            "title": site.config.title,
-            "url": site.site.url,
-            "policy": site.policy.title,
-            "policy_sha256": site.policy.sha256,
-            "sandbox": site.sandbox_in_words,
-        }
-
-    @app.get("/requests")
-    def requests() -> list[dict[str, Any]]:
-        return [review_row(site, row).as_dict() for row in find_requests(site)]
-
-    @app.get("/requests/{number}")
-    def request(number: int) -> dict[str, Any]:
-        return review(site, number).as_dict()
-
-    @app.post("/requests/{number}/{verb}")
-    def decide(number: int, verb: str, decision: Decision) -> dict[str, Any]:
-        if verb not in DECISIONS:
-            raise ConfigurationError(f"`{verb}` is not a decision; use approve, deny or revoke")
-        try:
-            throttle.enter(decision.person)
-            check_person(site.records, decision.person, decision.password)
-        except AccountError as error:
-            actor = decision.person if is_person(site.records, decision.person) else STRANGER
-            site.audit.append(
-                Event.LOGIN_REFUSED, actor, f"R-{number}", wanted_to=verb, reason=str(error)
-            )
-            raise
-        throttle.succeeded(decision.person)
-        DECISIONS[verb](site, syft, number, decision.person, decision.reason)
-        return review(site, number).as_dict()
-
-    @app.post("/accounts")
-    def add_account(account: NewAccount) -> dict[str, str]:
-        check_password_length(account.password, site.config.minimum_password)
-        site.audit.append(Event.ACCOUNT_CREATED, "site", account.email, role="researcher")
-        syft.add_researcher(account.email, account.name, account.password)
-        return {"email": account.email}
-
-    @app.post("/datasets")
-    def publish() -> list[str]:
-        return publish_all(site, syft)
-
-    @app.post("/checkpoint")
-    def checkpoint() -> dict[str, str]:
-        site.audit.checkpoint()
-        return {"signed_at": dt.datetime.now(dt.UTC).isoformat()}
-
-    return app
+PATIENCE_S = 600
+"""An approval waits for its rehearsal, which may wait for another."""
+Json = dict[str, Any]
 
 
 @contextmanager
@@ -148,44 +45,163 @@ def _answers(path: Path) -> bool:
 
 
 class Control:
-    """The tools' side of the socket."""
+    """A running site, as its own people's tools see it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The socket.
+        session: Token of a session of the page, and the address of the browser that sent it.
+    """
+
+    def __init__(self, path: Path, session: tuple[str, str] | None = None) -> None:
         self._socket = path
+        self._headers = {"X-Session": session[0], "X-Address": session[1]} if session else {}
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Json:
         """Name, address, policy and sandbox of the running site."""
-        return self._ask(lambda c: c.get("/status"))  # type: ignore[no-any-return]
+        return self._get("/status")
 
-    def requests(self) -> list[dict[str, Any]]:
-        """Every request's review sheet, newest first."""
-        return self._ask(lambda c: c.get("/requests"))  # type: ignore[no-any-return]
+    def requests(self) -> list[Json]:
+        """Every request in short, newest first."""
+        return cast(list[Json], self._ask(lambda c: c.get("/requests")))
 
-    def request(self, number: int) -> dict[str, Any]:
+    def request(self, number: int) -> Json:
         """One review sheet."""
-        return self._ask(lambda c: c.get(f"/requests/{number}"))  # type: ignore[no-any-return]
+        return self._get(f"/requests/{number}")
+
+    def rehearse(self, number: int) -> Json:
+        """Run a request's text on the mock; the sheet afterwards."""
+        return self._post(f"/requests/{number}/rehearsal")
 
     def decide(
-        self, number: int, verb: str, person: str, password: str, reason: str
-    ) -> dict[str, Any]:
-        """Approve, deny or revoke; the sheet afterwards."""
-        body = {"person": person, "password": password, "reason": reason}
-        return self._ask(  # type: ignore[no-any-return]
-            lambda c: c.post(f"/requests/{number}/{verb}", json=body)
+        self,
+        number: int,
+        verb: str,
+        person: str = "",
+        password: str = "",
+        reason: str = "",
+        comments: Sequence[tuple[int, str]] = (),
+    ) -> Json:
+        """Approve, deny, revoke, or send back with (line, remark) each; the sheet afterwards."""
+        return self._post(
+            f"/requests/{number}/{verb}",
+            person=person,
+            password=password,
+            reason=reason,
+            comments=[{"line": line, "text": text} for line, text in comments],
         )
 
-    def add_account(self, email: str, name: str, password: str) -> None:
+    def policy(self) -> Json:
+        """The policy in force: title, sha256, text, sections in words, history."""
+        return self._get("/policy")
+
+    def adopt_policy(self, text: str, person: str, password: str, reason: str) -> Json:
+        """Make a policy the one in force; its title and sha256."""
+        return self._post("/policy", text=text, person=person, password=password, reason=reason)
+
+    def people(self) -> list[Json]:
+        """Everyone of the hospital who has an account: email, name, role, since."""
+        return cast(list[Json], self._ask(lambda c: c.get("/people")))
+
+    def add_person(
+        self, email: str, name: str, role: str, new_password: str, person: str, password: str
+    ) -> None:
+        """Give someone of the hospital an account."""
+        self._post(
+            "/people",
+            email=email,
+            name=name,
+            role=role,
+            new_password=new_password,
+            person=person,
+            password=password,
+        )
+
+    def remove_person(self, email: str, person: str, password: str) -> None:
+        """Take someone's account away."""
+        self._post("/people/remove", email=email, person=person, password=password)
+
+    def set_password(self, email: str, new_password: str, person: str, password: str) -> None:
+        """Give someone another password."""
+        self._post(
+            "/people/password",
+            email=email,
+            new_password=new_password,
+            person=person,
+            password=password,
+        )
+
+    def add_account(self, email: str, name: str, password: str, institution: str = "") -> None:
         """Make a researcher's account."""
-        body = {"email": email, "name": name, "password": password}
-        self._ask(lambda c: c.post("/accounts", json=body))
+        self._post("/accounts", email=email, name=name, password=password, institution=institution)
+
+    def datasets(self) -> list[Json]:
+        """Every dataset version that was published, with card and certificate."""
+        return cast(list[Json], self._ask(lambda c: c.get("/datasets")))
 
     def publish(self) -> list[str]:
         """Publish the versions in the store; which are new."""
-        return self._ask(lambda c: c.post("/datasets"))  # type: ignore[no-any-return]
+        return cast(list[str], self._ask(lambda c: c.post("/datasets")))
+
+    def audit(
+        self, *, subject: str = "", event: str = "", actor: str = "", text: str = "",
+        last: int = 200,
+    ) -> Json:  # fmt: skip
+        """The events that match, oldest first, and whether the log verifies."""
+        wanted: dict[str, str | int] = {
+            "subject": subject,
+            "event": event,
+            "actor": actor,
+            "text": text,
+            "last": last,
+        }
+        return cast(Json, self._ask(lambda c: c.get("/audit", params=wanted)))
 
     def checkpoint(self) -> None:
         """Sign the audit log as it stands."""
-        self._ask(lambda c: c.post("/checkpoint"))
+        self._post("/checkpoint")
+
+    def countersign(
+        self, checkpoint: Json, public_key: str, person: str = "", password: str = ""
+    ) -> Json:
+        """Sign another site's checkpoint; the countersignature."""
+        return self._post(
+            "/countersignatures",
+            checkpoint=checkpoint,
+            public_key=public_key,
+            person=person,
+            password=password,
+        )
+
+    def evidence(self, number: int, person: str = "", password: str = "") -> dict[str, str]:
+        """Everything that proves what happened under a request: file name -> text."""
+        return self._post(f"/requests/{number}/evidence", person=person, password=password)
+
+    def log_in(self, person: str, password: str, address: str) -> Json:
+        """A session of the page for a person: token, csrf, email, role, name."""
+        return cast(
+            Json,
+            self._ask(
+                lambda c: c.post(
+                    "/sessions",
+                    json={"person": person, "password": password},
+                    headers={"X-Address": address},
+                )
+            ),
+        )
+
+    def session(self) -> Json:
+        """Whose session this is: csrf, email, role, name."""
+        return self._get("/sessions/mine")
+
+    def log_out(self) -> None:
+        """End the session."""
+        self._ask(lambda c: c.delete("/sessions/mine"))
+
+    def _get(self, path: str) -> Json:
+        return cast(Json, self._ask(lambda c: c.get(path)))
+
+    def _post(self, path: str, **body: Any) -> Json:
+        return cast(Json, self._ask(lambda c: c.post(path, json=body)))
 
     def _ask(self, call: Callable[[httpx.Client], httpx.Response]) -> Any:
         if not _answers(self._socket):
@@ -194,7 +210,12 @@ class Control:
             with (
                 short_path(self._socket) as path,
                 httpx.HTTPTransport(uds=path) as transport,
-                httpx.Client(transport=transport, base_url="http://site", timeout=120) as client,
+                httpx.Client(
+                    transport=transport,
+                    base_url="http://site",
+                    timeout=PATIENCE_S,
+                    headers=self._headers,
+                ) as client,
             ):
                 response = call(client)
         except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""What the policy's rules need to know of a dataset version, counted exactly, for the site alone."""
+"""What the policy's rules need to know of a dataset version, counted exactly for the site."""
 
 from __future__ import annotations
 

@@ -1,108 +1,282 @@
-"""Decisions of the hospital's people: approve, deny, revoke; each is logged before its effect."""
+"""Decisions of the hospital's people about requests. Each is signed, and logged before its effect.
+
+What a decision needs is decided by pure rules: `policies.request_rules` says what may be approved,
+`policies.review_rule` who has to agree, `datasites.request_states` what is possible when.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 
-from datasites.approvals import Approval, sign_approval
+from datasites.approvals import Approval, Consent, sign_approval
 from datasites.audit_log import Event
 from datasites.errors import DecisionError
 from datasites.open_site import OpenSite, SyftSide
-from datasites.records import ApprovalRow, RequestRow, utc_now
-from datasites.requests import RequestState, get_request, request_findings, request_terms
+from datasites.people import Acting
+from datasites.records import ApprovalRow, DecisionRow, RequestRow, utc_now
+from datasites.rehearsal import Rehearsal, latest_rehearsal
+from datasites.request_states import DECIDABLE, PAST, RequestState, Verb
+from datasites.requests import MAXIMUM_REASON, get_request, request_findings, request_terms
+from datasites.signed_decisions import (
+    MAXIMUM_COMMENTS,
+    LineComment,
+    SignedDecision,
+    sign_decision,
+)
+from datasites.standing import agreements, is_stopped, latest_approval, needed_for
 from policies.findings import refusals
 
-MAXIMUM_REASON = 1000
 
+def approve(
+    site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str
+) -> Approval | None:
+    """Agree to a request; the last agreement that is needed makes the signed approval.
 
-def approve(site: OpenSite, syft: SyftSide, number: int, approver: str, reason: str) -> Approval:
-    """Approve a pending request as asked for: one signed document, a budget of runs, an end.
+    An approval that stopped because the policy changed is confirmed in the same way: under the
+    policy of now, with what is left of its budget and time.
+
+    Returns:
+        The approval, or None while more people have to agree.
 
     Raises:
-        DecisionError: It is not pending, or the policy refuses it.
+        DecisionError: The person may not, the policy refuses it, it was not rehearsed, its waiting
+            time is not over, or it is not in a state to be approved.
     """
     with site.deciding:
-        row = _in_state(site, number, RequestState.PENDING, "approved")
-        if refused := refusals(request_findings(site, row)):
-            rules = "; ".join(f"{f.rule}: {f.seen}, allowed: {f.allowed}" for f in refused)
+        row = get_request(site, number)
+        stopped = is_stopped(site, row)
+        if not stopped:
+            _check_state(row, Verb.APPROVE)
+        _check_may_decide(row, acting)
+        _check_policy(site, row)
+        rehearsal = _rehearsed(site, row)
+        consents = _consents(site, row)
+        if acting.email in {consent.person for consent in consents}:
             raise DecisionError(
-                f"R-{number} cannot be approved under policy {site.policy.title}: {rules}. "
-                f'Deny it with a reason: sitegate request deny {number} --reason "…"'
+                f"{acting.email} agreed to R-{number} already; another person has to"
             )
-        terms, now = request_terms(row), dt.datetime.now(dt.UTC)
-        approval = Approval(
-            site=site.config.name,
-            request=number,
-            researcher=row.account,
-            text_sha256=row.text_sha256,
-            terms=terms,
-            policy_sha256=site.policy.sha256,
-            approver=approver,
-            reason=_checked_reason(reason),
-            approved_at=now,
-            expires_at=now + dt.timedelta(days=terms.expires_in_days),
+        now = dt.datetime.now(dt.UTC)
+        decision, document, signature = _signed(
+            site, row, acting, Verb.APPROVE, reason, now, rehearsal=rehearsal
         )
-        document, signature = sign_approval(approval, site.key)
-        site.audit.append(
-            Event.REQUEST_APPROVED,
-            approver,
-            f"R-{number}",
-            reason=approval.reason,
-            text_sha256=row.text_sha256,
-            terms_sha256=row.terms_sha256,
-            policy_sha256=approval.policy_sha256,
-            runs=terms.runs,
-            expires_at=approval.expires_at.isoformat(),
-            signature=signature,
+        consents.append(
+            Consent(
+                person=acting.email,
+                role=acting.role,
+                reason=decision.reason,
+                at=now,
+                signature=signature,
+            )
         )
+        needed = needed_for(site, row)
+        missing = needed.missing([(consent.person, consent.role) for consent in consents])
+        if not missing:
+            _check_waited(row, needed.waiting_hours, now)
+        approval = None if missing else _approval(site, row, consents, now, stopped)
+        event = Event.REQUEST_CONSENTED
+        if approval:
+            event = Event.APPROVAL_CONFIRMED if stopped else Event.REQUEST_APPROVED
+        _log(site, event, decision, signature, approval, missing or "everyone who has to agree did")
         with site.records.write() as session:
-            session.add(
-                ApprovalRow(request=number, document=document, signature=signature, revoked="")
-            )
-            _decide(session.get_one(RequestRow, number), RequestState.APPROVED, approver, reason)
-        syft.mirror_decision(row.syft_request, True, reason)
+            session.add(DecisionRow(request=number, document=document, signature=signature))
+            if approval:
+                approved, approved_signature = sign_approval(approval, site.key)
+                session.add(
+                    ApprovalRow(
+                        request=number, document=approved, signature=approved_signature, revoked=""
+                    )
+                )
+            if not stopped:
+                state = RequestState.APPROVED if approval else RequestState.PARTLY_APPROVED
+                _settle(session.get_one(RequestRow, number), state, acting, decision.reason)
+        if approval and not stopped:
+            syft.mirror_decision(row.syft_request, True, reason)
         return approval
 
 
-def deny(site: OpenSite, syft: SyftSide, number: int, person: str, reason: str) -> None:
-    """Deny a pending request; the researcher reads the reason."""
+def deny(site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str) -> None:
+    """Deny a request; the researcher reads the reason."""
     with site.deciding:
-        row = _in_state(site, number, RequestState.PENDING, "denied")
-        reason = _checked_reason(reason)
-        site.audit.append(Event.REQUEST_DENIED, person, f"R-{number}", reason=reason)
-        with site.records.write() as session:
-            _decide(session.get_one(RequestRow, number), RequestState.DENIED, person, reason)
+        row = _end(site, number, acting, reason, Verb.DENY, RequestState.DENIED)
         syft.mirror_decision(row.syft_request, False, reason)
 
 
-def revoke(site: OpenSite, syft: SyftSide, number: int, person: str, reason: str) -> None:
+def revoke(site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str) -> None:
     """Take an approval back; the next call is refused. What left before stays where it is."""
     with site.deciding:
-        row = _in_state(site, number, RequestState.APPROVED, "revoked")
-        reason = _checked_reason(reason)
-        site.audit.append(Event.REQUEST_REVOKED, person, f"R-{number}", reason=reason)
-        site.revoked.add(number)
-        with site.records.write() as session:
-            for approval in session.scalars(
-                select(ApprovalRow).where(ApprovalRow.request == number)
-            ):
-                approval.revoked = utc_now()
-            _decide(session.get_one(RequestRow, number), RequestState.REVOKED, person, reason)
+        row = _end(site, number, acting, reason, Verb.REVOKE, RequestState.REVOKED)
         syft.mirror_decision(row.syft_request, False, reason)
 
 
-def _in_state(site: OpenSite, number: int, state: RequestState, verb: str) -> RequestRow:
+def request_changes(
+    site: OpenSite,
+    number: int,
+    acting: Acting,
+    reason: str,
+    comments: Sequence[LineComment] = (),
+) -> None:
+    """Send a request back with remarks on lines; the researcher submits a new text.
+
+    Raises:
+        DecisionError: A remark is about a line that the text does not have, among others.
+    """
+    with site.deciding:
+        lines = len(get_request(site, number).text.splitlines())
+        if wrong := [c.line for c in comments if c.line > lines]:
+            raise DecisionError(
+                f"R-{number} has {lines} lines; there is no line {min(wrong)} to comment on"
+            )
+        if len(comments) > MAXIMUM_COMMENTS:
+            raise DecisionError(
+                f"{len(comments)} comments; give at most {MAXIMUM_COMMENTS}, or deny the request"
+            )
+        _end(
+            site, number, acting, reason, Verb.CHANGES, RequestState.CHANGES_REQUESTED,
+            tuple(comments),
+        )  # fmt: skip
+
+
+def _end(
+    site: OpenSite,
+    number: int,
+    acting: Acting,
+    reason: str,
+    verb: Verb,
+    state: RequestState,
+    comments: tuple[LineComment, ...] = (),
+) -> RequestRow:
+    """Take a request out of the states in which it waits or runs, as one person decided."""
     row = get_request(site, number)
-    if row.state != state:
-        raise DecisionError(
-            f"R-{number} is {row.state}; only a request that is {state} can be {verb}"
-        )
+    _check_state(row, verb)
+    _check_may_decide(row, acting)
+    decision, document, signature = _signed(
+        site, row, acting, verb, reason, dt.datetime.now(dt.UTC), comments,
+        latest_rehearsal(site, row.id),
+    )  # fmt: skip
+    _log(site, _EVENTS[verb], decision, signature, None, "")
+    if verb is Verb.REVOKE:
+        site.ended.add(number)
+    with site.records.write() as session:
+        session.add(DecisionRow(request=number, document=document, signature=signature))
+        if verb is Verb.REVOKE:
+            standing = select(ApprovalRow).where(ApprovalRow.request == number)
+            for approval in session.scalars(standing):
+                approval.revoked = utc_now()
+        _settle(session.get_one(RequestRow, number), state, acting, decision.reason)
     return row
 
 
-def _checked_reason(reason: str) -> str:
+_EVENTS = {
+    Verb.DENY: Event.REQUEST_DENIED,
+    Verb.REVOKE: Event.REQUEST_REVOKED,
+    Verb.CHANGES: Event.CHANGES_REQUESTED,
+}
+
+
+def _check_state(row: RequestRow, verb: Verb) -> None:
+    state = RequestState(row.state)
+    if state not in DECIDABLE[verb]:
+        possible = " or ".join(sorted(DECIDABLE[verb]))
+        raise DecisionError(
+            f"R-{row.id} is {state} ({state.meaning}); only a request that is {possible} can be "
+            f"{PAST[verb]}"
+        )
+
+
+def _check_may_decide(row: RequestRow, acting: Acting) -> None:
+    if not acting.role.decides:
+        raise DecisionError(
+            f"{acting.email} has the role {acting.role}: it {acting.role.meaning}. An owner or a "
+            "second approver decides"
+        )
+    if acting.email.casefold() == row.account.casefold():
+        raise DecisionError(f"{acting.email} wrote R-{row.id}; another person decides about it")
+
+
+def _check_policy(site: OpenSite, row: RequestRow) -> None:
+    if refused := refusals(request_findings(site, row)):
+        rules = "; ".join(f"{f.rule}: {f.seen}, allowed: {f.allowed}" for f in refused)
+        raise DecisionError(
+            f"R-{row.id} cannot be approved under policy {site.policy.title}: {rules}. "
+            f'Deny it with a reason: sitegate request deny {row.id} --reason "…"'
+        )
+
+
+def _rehearsed(site: OpenSite, row: RequestRow) -> Rehearsal:
+    rehearsal = latest_rehearsal(site, row.id)
+    if rehearsal is None or rehearsal.text_sha256 != row.text_sha256:
+        raise DecisionError(
+            f"R-{row.id} was not rehearsed yet; `sitegate request rehearse R-{row.id}` runs it on "
+            "the mock first"
+        )
+    if site.policy.review.rehearsal.must_succeed and not rehearsal.succeeded:
+        raise DecisionError(
+            f"the rehearsal of R-{row.id} ended with `{rehearsal.outcome}` and "
+            f"{len(rehearsal.refused)} refusals; policy {site.policy.title} wants one that returns "
+            "what was declared. Request changes, or deny it"
+        )
+    return rehearsal
+
+
+def _check_waited(row: RequestRow, hours: float, now: dt.datetime) -> None:
+    earliest = dt.datetime.fromisoformat(row.submitted_at) + dt.timedelta(hours=hours)
+    if now < earliest:
+        raise DecisionError(
+            f"R-{row.id} waits {hours:g} h after it was submitted; the last agreement can be given "
+            f"from {earliest:%Y-%m-%d %H:%M} UTC on"
+        )
+
+
+def _consents(site: OpenSite, row: RequestRow) -> list[Consent]:
+    return [
+        Consent(
+            person=decision.person,
+            role=decision.role,
+            reason=decision.reason,
+            at=decision.at,
+            signature=signature,
+        )
+        for decision, signature in agreements(site, row)
+    ]
+
+
+def _signed(
+    site: OpenSite,
+    row: RequestRow,
+    acting: Acting,
+    verb: Verb,
+    reason: str,
+    now: dt.datetime,
+    comments: tuple[LineComment, ...] = (),
+    rehearsal: Rehearsal | None = None,
+) -> tuple[SignedDecision, str, str]:
+    decision = SignedDecision(
+        site=site.config.name,
+        request=row.id,
+        verb=verb,
+        person=acting.email,
+        role=acting.role,
+        reason=checked_reason(reason),
+        comments=comments,
+        text_sha256=row.text_sha256,
+        terms_sha256=row.terms_sha256,
+        policy_sha256=site.policy.sha256,
+        rehearsal_sha256=rehearsal.sha256 if rehearsal else None,
+        at=now,
+    )
+    return decision, *sign_decision(decision, site.key)
+
+
+def checked_reason(reason: str) -> str:
+    """A reason of a length that fits the log; one is always asked for.
+
+    Raises:
+        DecisionError: There is none, or it is too long.
+    """
     reason = reason.strip()
     if not reason or len(reason) > MAXIMUM_REASON:
         raise DecisionError(
@@ -112,6 +286,70 @@ def _checked_reason(reason: str) -> str:
     return reason
 
 
-def _decide(row: RequestRow, state: RequestState, person: str, reason: str) -> None:
-    row.state, row.decided_by, row.reason = state, person, reason.strip()
+def _approval(
+    site: OpenSite,
+    row: RequestRow,
+    consents: list[Consent],
+    now: dt.datetime,
+    stopped: bool,
+) -> Approval:
+    """The document that runs are checked against; a confirmed one keeps the end that it had."""
+    terms, earlier = request_terms(row), latest_approval(site, row.id)
+    expires_at = now + dt.timedelta(days=terms.expires_in_days)
+    if stopped and earlier is not None:
+        expires_at = Approval.model_validate_json(earlier.document).expires_at
+    return Approval(
+        site=site.config.name,
+        request=row.id,
+        researcher=row.account,
+        text_sha256=row.text_sha256,
+        terms=terms,
+        policy_sha256=site.policy.sha256,
+        consents=tuple(consents),
+        approved_at=now,
+        expires_at=expires_at,
+    )
+
+
+def _log(
+    site: OpenSite,
+    event: Event,
+    decision: SignedDecision,
+    signature: str,
+    approval: Approval | None,
+    still_missing: str,
+) -> None:
+    more: dict[str, Any] = {}
+    if still_missing:
+        more["agreement"] = still_missing
+    if decision.comments:
+        more["comments"] = len(decision.comments)
+    if approval:
+        more |= {
+            "runs": approval.terms.runs,
+            "expires_at": approval.expires_at.isoformat(),
+            "approval_signature": sign_approval(approval, site.key)[1],
+        }
+    hashes = {
+        "text_sha256": decision.text_sha256,
+        "terms_sha256": decision.terms_sha256,
+        "policy_sha256": decision.policy_sha256,
+    }
+    if decision.rehearsal_sha256:
+        hashes["rehearsal_sha256"] = decision.rehearsal_sha256
+    site.audit.append(
+        event,
+        decision.person,
+        f"R-{decision.request}",
+        role=decision.role,
+        decision=decision.verb,
+        reason=decision.reason,
+        objects=hashes,
+        signature=signature,
+        **more,
+    )
+
+
+def _settle(row: RequestRow, state: RequestState, acting: Acting, reason: str) -> None:
+    row.state, row.decided_by, row.reason = state, acting.email, reason
     row.decided_at = utc_now()

@@ -11,7 +11,9 @@ meanwhile. An interrupted run has told nobody anything, so the same id may start
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -66,14 +68,29 @@ class Ledger:
         self._records, self._results = records, results
         results.mkdir(mode=0o700, exist_ok=True)
 
-    def used(self, approval: int) -> int:
-        """Runs charged to an approval."""
+    def used(self, request: int) -> int:
+        """Runs charged to a request, over all its approvals: confirming one gives no new budget."""
         with self._records.read() as session:
-            query = select(func.count()).where(RunRow.approval == approval)
+            query = select(func.count()).where(RunRow.request == request)
             return session.scalar(query) or 0
 
-    def reserve(self, run: RunId, approval: int, limit: int, arguments: str) -> Outcome | None:
+    def counts(self, requests: Sequence[int]) -> tuple[int, int]:
+        """Runs charged to some requests together, and updates that left."""
+        with self._records.read() as session:
+            states = session.scalars(select(RunRow.state).where(RunRow.request.in_(requests))).all()
+        return len(states), states.count(RunState.RELEASED)
+
+    def reserve(
+        self, run: RunId, approval: int, limit: int, per_day: int, arguments: str
+    ) -> Outcome | None:
         """Charge a run, or find what came of it before.
+
+        Args:
+            run: The run's id.
+            approval: The approval that it runs under.
+            limit: Most runs of the request.
+            per_day: Most runs that the request may start in 24 hours.
+            arguments: Digest of weights and configuration.
 
         Returns:
             None when the run is to start now; the earlier outcome when it ended before.
@@ -85,11 +102,17 @@ class Ledger:
         with self._records.write() as session:
             row = session.scalar(_row(run))
             if row is None:
-                charged = session.scalar(select(func.count()).where(RunRow.approval == approval))
+                mine = select(func.count()).where(RunRow.request == run.request)
+                charged = session.scalar(mine)
                 if (charged or 0) >= limit:
                     raise _refused("runs.maximum", f"{charged} of {limit} runs are used",
                                    f"at most {limit} runs, failed ones included",
                                    "submit a new request for more runs")  # fmt: skip
+                today = session.scalar(mine.where(RunRow.charged_at > _a_day_ago()))
+                if (today or 0) >= per_day:
+                    raise _refused("runs.per_day", f"{today} runs in the last 24 hours",
+                                   f"at most {per_day} runs in 24 hours",
+                                   "go on tomorrow with the same round")  # fmt: skip
                 session.add(
                     RunRow(
                         request=run.request, approval=approval, round=run.round,
@@ -147,6 +170,11 @@ class Ledger:
 
     def _result(self, run: RunId) -> Path:
         return self._results / f"R-{run.request}_{run.round}_{run.attempt}.safetensors"
+
+
+def _a_day_ago() -> str:
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    return before.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _row(run: RunId) -> Any:

@@ -10,12 +10,13 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from datasites.adopted_policy import remember_policy
 from datasites.audit_log import AuditLog, Event
 from datasites.config import Site, SiteConfig, load_site
 from datasites.errors import ConfigurationError
 from datasites.files import write_private
 from datasites.keys import load_site_key, make_keys
-from datasites.people import add_person, check_password_length
+from datasites.people import Role, add_person, check_password_length
 from datasites.records import Records
 from policies.document import PolicyError, load_policy
 from policies.strict import validation_sentences
@@ -83,7 +84,17 @@ def _make_site(
     records = Records(site.database_url)
     try:
         audit.append(Event.SITE_CREATED, "site", config.name, public_key=_public_key(site))
-        audit.append(Event.ACCOUNT_CREATED, "site", owner_email, account_role="owner")
+        audit.append(Event.ACCOUNT_CREATED, "site", owner_email, account_role=Role.OWNER)
+        made, reason = site.policy(), "the site was made with it"
+        audit.append(
+            Event.POLICY_CHANGED,
+            "site",
+            made.title,
+            decision="adopt",
+            reason=reason,
+            policy_sha256=made.sha256,
+        )
+        remember_policy(records, made, policy.read_text(encoding="utf-8"), "site", reason)
         add_person(records, owner_email, owner_name, owner_password, config.minimum_password)
     finally:
         records.close()

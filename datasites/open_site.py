@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
+from datasites.adopted_policy import policy_in_force
 from datasites.audit_log import AuditLog, Event, check_log, read_events
 from datasites.catalogue import is_intact
 from datasites.config import Site
@@ -19,6 +20,7 @@ from datasites.records import Records
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
 from policies.contract import Terms
+from policies.document import Policy
 from policies.findings import Finding
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,6 @@ class OpenSite:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.config = site.config
-        self.policy = site.policy()
         self.key = load_site_key(site.keys)
         self.bwrap: Bubblewrap | None = (
             find_bubblewrap() if site.config.sandbox == "bubblewrap" else None
@@ -54,18 +55,22 @@ class OpenSite:
         if site.audit.exists():
             self._check_log(site.audit)
         self.records = Records(site.database_url)
+        self.policy = policy_in_force(site, self.records)
         self.audit = AuditLog(site.audit, self.key)
         self.ledger = Ledger(self.records, site.state / "results")
         self.deciding = threading.RLock()
-        self.revoked = {
+        self.rehearsing = threading.Lock()
+        self.ended = {
             int(line["subject"].removeprefix("R-"))
             for line in read_events(site.audit)
-            if line["event"] == Event.REQUEST_REVOKED
+            if line["event"] in (Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN)
         }
-        """Requests that were revoked, as the audit log says; the database cannot undo it."""
+        """Requests that were revoked or withdrawn, as the audit log says; the database cannot undo
+        it."""
         self.findings: dict[tuple[int, str, str], list[Finding]] = {}
         """What the policy says about a request, by number and digests; it takes time to find."""
         self._cages: dict[str, Cage] = {}
+        self._mock_cages: dict[str, Cage] = {}
         self._cages_turn = threading.Lock()
         self._running: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
@@ -89,6 +94,19 @@ class OpenSite:
                 self._cages[version] = cage
             return self._cages[version]
 
+    def mock_cage(self, version: str, mock: Path) -> Cage:
+        """The cage that holds a version's mock, for rehearsals."""
+        with self._cages_turn:
+            if version not in self._mock_cages:
+                self._mock_cages[version] = Cage(mock, self.bwrap, self.config.threads)
+            return self._mock_cages[version]
+
+    def take_policy(self, policy: Policy) -> None:
+        """Let another policy be in force from now on."""
+        with self.deciding:
+            self.policy = policy
+            self.findings.clear()
+
     def run_lock(self, request: int) -> threading.Lock:
         """Runs of one request take turns: they are counted one after the other."""
         with self._cages_turn:
@@ -104,7 +122,7 @@ class OpenSite:
     def close(self) -> None:
         """End the cages and close the records."""
         with self._cages_turn:
-            for cage in self._cages.values():
+            for cage in (*self._cages.values(), *self._mock_cages.values()):
                 cage.close()
         self.records.close()
         self.audit.close()

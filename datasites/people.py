@@ -1,4 +1,4 @@
-"""The hospital's people who decide: accounts of the site itself, not of syft.
+"""The hospital's people: accounts of the site itself, not of syft, each with one role.
 
 Whoever can approve in syft can also read all private data and every row. So nobody has such an
 account: a person's decision is checked here, and the site carries it out.
@@ -10,9 +10,13 @@ import secrets
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 from nacl.exceptions import InvalidkeyError
 from nacl.pwhash import argon2id
+from sqlalchemy import select
 
 from datasites.errors import AccountError
 from datasites.records import Person, Records, utc_now
@@ -22,41 +26,121 @@ STRANGER = "unknown account"
 WRONG = "the e-mail address or the password is wrong"
 
 
-def add_person(records: Records, email: str, name: str, password: str, minimum: int) -> None:
-    """Add someone who may decide.
+class Role(StrEnum):
+    """What a person may do; the value is the word that people read and the log holds."""
+
+    OWNER = "owner"
+    SECOND = "second approver"
+    COMPLIANCE = "compliance"
+
+    @property
+    def meaning(self) -> str:
+        """The sentence that explains the word."""
+        return {
+            Role.OWNER: "decides about requests; adopts policies, adds people, exports evidence",
+            Role.SECOND: "decides about requests beside an owner",
+            Role.COMPLIANCE: "reads everything and exports evidence; decides nothing",
+        }[self]
+
+    @property
+    def decides(self) -> bool:
+        """Whether this role decides about requests."""
+        return self is not Role.COMPLIANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """Someone of the hospital who was recognised by a password or a session."""
+
+    email: str
+    role: Role
+
+
+def add_person(
+    records: Records, email: str, name: str, password: str, minimum: int, role: Role = Role.OWNER
+) -> None:
+    """Add someone of the hospital.
 
     Raises:
-        AccountError: The address is taken, or the password too short.
+        AccountError: The address is taken or none, or the password too short.
     """
     check_password_length(password, minimum)
+    if "@" not in email or email != email.strip() or not email.isprintable():
+        raise AccountError(f"`{email}` is not an e-mail address")
+    if find_person(records, email) is not None:
+        raise AccountError(f"{email} has an account here already")
     with records.write() as session:
-        if session.get(Person, email):
-            raise AccountError(f"{email} has an account here already")
         session.add(
-            Person(email=email, name=name, password_hash=_hash(password), created_at=utc_now())
+            Person(
+                email=email,
+                name=name,
+                role=role,
+                password_hash=_hash(password),
+                created_at=utc_now(),
+            )
         )
 
 
-def check_person(records: Records, email: str, password: str) -> None:
-    """Do nothing if this is the person's password.
+def remove_person(records: Records, email: str) -> None:
+    """Take someone's account away; what they decided stays.
+
+    Raises:
+        AccountError: There is no such person, or it is the last owner.
+    """
+    person = find_person(records, email)
+    if person is None:
+        raise AccountError(f"{email} has no account here; see `sitegate person list`")
+    owners = [p for p in list_people(records) if p.role == Role.OWNER]
+    if person.role == Role.OWNER and len(owners) == 1:
+        raise AccountError(f"{email} is the only owner; add another owner first")
+    with records.write() as session:
+        session.delete(session.get_one(Person, person.email))
+
+
+def set_password(records: Records, email: str, password: str, minimum: int) -> None:
+    """Give someone another password.
+
+    Raises:
+        AccountError: It is too short, or there is no such person.
+    """
+    check_password_length(password, minimum)
+    person = find_person(records, email)
+    if person is None:
+        raise AccountError(f"{email} has no account here")
+    with records.write() as session:
+        session.get_one(Person, person.email).password_hash = _hash(password)
+
+
+def check_person(records: Records, email: str, password: str) -> Acting:
+    """Who this is, if it is the person's password.
 
     Raises:
         AccountError: It is not, or there is no such person; both answer alike and take as long.
     """
-    with records.read() as session:
-        person = session.get(Person, email)
+    person = find_person(records, email)
     try:
         argon2id.verify((person.password_hash if person else _NOBODY).encode(), password.encode())
     except InvalidkeyError as error:
         raise AccountError(WRONG) from error
     if person is None:
         raise AccountError(WRONG)
+    return Acting(person.email, Role(person.role))
+
+
+def find_person(records: Records, email: str) -> Person | None:
+    """The person with an address, whatever its capitals."""
+    return next((p for p in list_people(records) if p.email.casefold() == email.casefold()), None)
+
+
+def list_people(records: Records) -> Sequence[Person]:
+    """Everyone who has an account here, in the order in which they got it."""
+    with records.read() as session:
+        return session.scalars(select(Person).order_by(Person.created_at)).all()
 
 
 def is_person(records: Records, email: str) -> bool:
-    """Whether someone with this address may decide here."""
-    with records.read() as session:
-        return session.get(Person, email) is not None
+    """Whether someone with this address has an account here."""
+    return find_person(records, email) is not None
 
 
 def check_password_length(password: str, minimum: int) -> None:

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
-from datasites.catalogue import last_published, read_card
+from datasites.catalogue import Card, last_published, read_card
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import PublishedDataset, RequestRow
-from datasites.requests import find_requests
-from datasites.review import ReviewSheet, review_row
+from datasites.requests import find_requests, requester
+from datasites.review import summarise
+from datasites.signed_decisions import read_decisions
 
 
-def describe_site(site: OpenSite, server_uid: str) -> str:
-    """Name, public key, policy and dataset cards."""
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """A dataset version that was published.
+
+    Attributes:
+        row: Its record.
+        card: What researchers know of it.
+        retired: Why nothing runs on it any more; None while it does.
+    """
+
+    row: PublishedDataset
+    card: Card
+    retired: str | None
+
+
+def published_versions(site: OpenSite) -> list[PublishedVersion]:
+    """Every version that was published, the one published last at the end."""
     with site.records.read() as session:
-        published = session.scalars(select(PublishedDataset)).all()
-    published = sorted(published, key=lambda row: last_published(site.site.datasets, row.version))
+        rows = session.scalars(select(PublishedDataset)).all()
+    rows = sorted(rows, key=lambda row: last_published(site.site.datasets, row.version))
+    return [
+        PublishedVersion(
+            row,
+            read_card(site.site.datasets, row.version),
+            retired_because(site.site.lineages, row.version),
+        )
+        for row in rows
+    ]
+
+
+def describe_site(site: OpenSite, server_uid: str, account: str) -> str:
+    """Name, public key, policy, dataset cards, and the account's institution on record."""
     return json.dumps(
         {
             "name": site.config.name,
@@ -28,10 +57,17 @@ def describe_site(site: OpenSite, server_uid: str) -> str:
             "public_key": site.key.public_hex,
             "policy": site.policy.model_dump(mode="json"),
             "policy_sha256": site.policy.sha256,
+            "institution": requester(site, account).institution,
             "datasets": [
-                _dataset(site, row)
-                for row in published
-                if retired_because(site.site.lineages, row.version) is None
+                {
+                    "name": version.row.name,
+                    "version": version.row.version,
+                    "published_at": version.row.published_at,
+                    "asset": version.row.syft_asset,
+                    "card": version.card.model_dump(mode="json"),
+                }
+                for version in published_versions(site)
+                if version.retired is None
             ],
         }
     )
@@ -47,31 +83,30 @@ def describe_request(site: OpenSite, row: RequestRow) -> str:
     return json.dumps(_request(site, row))
 
 
-def _dataset(site: OpenSite, row: PublishedDataset) -> dict[str, Any]:
-    card = read_card(site.site.datasets, row.version)
-    return {
-        "name": row.name,
-        "version": row.version,
-        "published_at": row.published_at,
-        "asset": row.syft_asset,
-        "card": card.model_dump(mode="json"),
-    }
-
-
 def _request(site: OpenSite, row: RequestRow) -> dict[str, Any]:
-    sheet: ReviewSheet = review_row(site, row)
+    summary = summarise(site, row)
+    comments = [
+        {"line": comment.line, "text": comment.text, "at": decision.at.isoformat()}
+        for decision, _ in read_decisions(site, row.id)
+        for comment in decision.comments
+    ]
     return {
         "request": row.id,
         "code": row.syft_code,
-        "title": sheet.terms.title,
+        "title": summary.terms.title,
         "state": row.state,
+        "state_in_words": summary.state_in_words,
+        "stopped": summary.stopped,
         "reason": row.reason,
+        "comments": comments,
+        "follows": row.follows or None,
         "decided_at": row.decided_at,
         "submitted_at": row.submitted_at,
-        "dataset": sheet.terms.dataset,
-        "runs": sheet.terms.runs,
-        "runs_used": sheet.runs_used,
-        "expires_at": sheet.expires_at,
+        "dataset": summary.terms.dataset,
+        "runs": summary.terms.runs,
+        "runs_used": summary.runs_used,
+        "expires_at": summary.expires_at,
         "text_sha256": row.text_sha256,
-        "findings": [f.as_dict() for f in sheet.findings],
+        "needed": summary.needed.in_words(),
+        "findings": [f.as_dict() for f in summary.findings],
     }

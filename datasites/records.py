@@ -20,13 +20,36 @@ class Base(DeclarativeBase):
 
 
 class Person(Base):
-    """Someone of the hospital who decides, with a password of their own (argon2id)."""
+    """Someone of the hospital, with a role and a password of their own (argon2id)."""
 
     __tablename__ = "people"
     email: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
+    role: Mapped[str]
     password_hash: Mapped[str]
     created_at: Mapped[str]
+
+
+class Researcher(Base):
+    """What the hospital wrote down about a researcher's account; the account itself is syft's."""
+
+    __tablename__ = "researchers"
+    email: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    institution: Mapped[str]
+    created_at: Mapped[str]
+
+
+class PolicyRow(Base):
+    """A policy that was in force, as it was adopted: the text with its comments, and who did it."""
+
+    __tablename__ = "policies"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(index=True)
+    text: Mapped[str]
+    adopted_at: Mapped[str]
+    adopted_by: Mapped[str]
+    reason: Mapped[str]
 
 
 class PublishedDataset(Base):
@@ -46,6 +69,7 @@ class RequestRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     account: Mapped[str] = mapped_column(index=True)
     submitted_at: Mapped[str]
+    follows: Mapped[int]
     text: Mapped[str]
     text_sha256: Mapped[str]
     terms: Mapped[str]
@@ -56,6 +80,26 @@ class RequestRow(Base):
     decided_at: Mapped[str]
     syft_request: Mapped[str]
     syft_code: Mapped[str] = mapped_column(unique=True)
+
+
+class DecisionRow(Base):
+    """One person's signed decision about a request, exactly as signed."""
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request: Mapped[int] = mapped_column(index=True)
+    document: Mapped[str]
+    signature: Mapped[str]
+
+
+class RehearsalRow(Base):
+    """What happened when a request's text ran on the mock."""
+
+    __tablename__ = "rehearsals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request: Mapped[int] = mapped_column(index=True)
+    at: Mapped[str]
+    report: Mapped[str]
 
 
 class ApprovalRow(Base):

@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from enum import StrEnum
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from datasites.audit_log import Event
-from datasites.catalogue import read_card, training_images
+from datasites.dataset_facts import dataset_facts
 from datasites.errors import DecisionError, RunRefused
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
-from datasites.records import PublishedDataset, RequestRow, utc_now
+from datasites.records import PublishedDataset, RequestRow, Researcher, utc_now
+from datasites.request_states import UNDECIDED, WITHDRAWABLE, RequestState
 from policies.contract import Terms
 from policies.findings import Finding, refuse
 from policies.job_rules import MAXIMUM_BYTES, job_sha256
-from policies.request_rules import check_request
+from policies.request_rules import Ask, Requester, check_request
 from policies.strict import canonical_json, model_sha256, validation_sentences
 
 MAXIMUM_PENDING = 20
 MAXIMUM_TERMS_BYTES = 1_000_000
+MAXIMUM_REASON = 1000
 
 logger = logging.getLogger(__name__)
 
 
-class RequestState(StrEnum):
-    """Where a request stands; the value is the word that people read."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    DENIED = "denied"
-    REVOKED = "revoked"
-
-
 def submit_request(
-    site: OpenSite, syft: SyftSide, account: str, job: str, terms: str
+    site: OpenSite, syft: SyftSide, account: str, job: str, terms: str, follows: int = 0
 ) -> RequestRow:
     """Take in a request; a person decides about it later.
+
+    Args:
+        site: The site.
+        syft: Its syft side.
+        account: Who asks.
+        job: The job's text.
+        terms: The terms as JSON.
+        follows: Number of the account's own request that this one takes the place of, 0 for none;
+            one that was still undecided is withdrawn by this.
 
     Raises:
         RunRefused: It cannot be a request at all: malformed terms, an unknown dataset version, a
@@ -47,6 +49,7 @@ def submit_request(
     """
     with site.deciding:
         try:
+            earlier = _own(site, account, follows) if follows else None
             wanted = _parse_submission(site, account, job, terms)
         except RunRefused as refused:
             _log_refusal(site, account, "request", refused)
@@ -54,6 +57,7 @@ def submit_request(
         with site.records.read() as session:
             number = (session.scalar(select(func.max(RequestRow.id))) or 0) + 1
         text_sha256, terms_sha256 = job_sha256(job), model_sha256(wanted)
+        more: dict[str, Any] = {"follows": f"R-{follows}"} if follows else {}
         site.audit.append(
             Event.REQUEST_SUBMITTED,
             account,
@@ -63,6 +67,7 @@ def submit_request(
             dataset=wanted.dataset,
             version=wanted.version,
             runs=wanted.runs,
+            **more,
         )
         try:
             syft_request, syft_code = syft.submit_code(account, job, wanted, number)
@@ -73,6 +78,7 @@ def submit_request(
             id=number,
             account=account,
             submitted_at=utc_now(),
+            follows=follows,
             text=job,
             text_sha256=text_sha256,
             terms=canonical_json(wanted.model_dump(mode="json")).decode(),
@@ -86,6 +92,64 @@ def submit_request(
         )
         with site.records.write() as session:
             session.add(row)
+        if earlier is not None and earlier.state in UNDECIDED:
+            _withdraw(site, syft, earlier, f"replaced by R-{number}")
+    return row
+
+
+def withdraw_request(
+    site: OpenSite, syft: SyftSide, account: str, number: int, reason: str
+) -> RequestRow:
+    """Take a request of one's own back: nobody decides about it any more, nothing more runs on it.
+
+    Raises:
+        RunRefused: It is not a request of this account, it is over already, or there is no reason.
+    """
+    with site.deciding:
+        row = _own(site, account, number)
+        reason = " ".join(reason.split())
+        if not 0 < len(reason) <= MAXIMUM_REASON:
+            raise _refused(
+                "request.reason",
+                f"a reason of {len(reason)} characters",
+                f"1 to {MAXIMUM_REASON}",
+                "say why, for the hospital's log",
+            )
+        if row.state not in WITHDRAWABLE:
+            raise _refused(
+                "request.state",
+                f"R-{number} is {row.state}",
+                "a request that waits or runs",
+                "nothing has to be done",
+            )
+        _withdraw(site, syft, row, reason)
+        return get_request(site, number)
+
+
+def _withdraw(site: OpenSite, syft: SyftSide, row: RequestRow, reason: str) -> None:
+    site.audit.append(
+        Event.REQUEST_WITHDRAWN, row.account, f"R-{row.id}", reason=reason, decision="withdraw"
+    )
+    site.ended.add(row.id)
+    with site.records.write() as session:
+        fresh = session.get_one(RequestRow, row.id)
+        fresh.state, fresh.decided_by, fresh.reason = (
+            RequestState.WITHDRAWN, row.account, reason,
+        )  # fmt: skip
+        fresh.decided_at = utc_now()
+    syft.mirror_decision(row.syft_request, False, reason)
+
+
+def _own(site: OpenSite, account: str, number: int) -> RequestRow:
+    with site.records.read() as session:
+        row = session.get(RequestRow, number)
+    if row is None or row.account != account:
+        raise _refused(
+            "request.number",
+            f"R-{number}",
+            "a request of your own",
+            "look at your requests again",
+        )
     return row
 
 
@@ -117,10 +181,17 @@ def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
     name = (row.id, job_sha256(row.text), hashlib.sha256(row.terms.encode()).hexdigest())
     if name not in site.findings:
         terms = request_terms(row)
-        images = training_images(site.site.datasets, terms.version)
-        methods = read_card(site.site.datasets, terms.version).deidentification
-        site.findings[name] = check_request(row.text, terms, site.policy, images, methods)
+        facts = dataset_facts(site.site.datasets, terms.version)
+        ask = Ask(row.text, terms, facts, requester(site, row.account))
+        site.findings[name] = check_request(ask, site.policy)
     return site.findings[name]
+
+
+def requester(site: OpenSite, account: str) -> Requester:
+    """Who an account is, as the hospital wrote it down."""
+    with site.records.read() as session:
+        known = session.get(Researcher, account)
+    return Requester(account, known.institution if known else "")
 
 
 def _log_refusal(site: OpenSite, account: str, subject: str, refused: RunRefused) -> None:
@@ -153,7 +224,7 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
         published = session.get(PublishedDataset, terms.version)
         pending = session.scalar(
             select(func.count()).where(
-                RequestRow.account == account, RequestRow.state == RequestState.PENDING
+                RequestRow.account == account, RequestRow.state.in_(UNDECIDED)
             )
         )
     retired = retired_because(site.site.lineages, terms.version) is not None
@@ -180,3 +251,7 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
             ]
         )
     return terms
+
+
+def _refused(rule: str, seen: str, allowed: str, do: str) -> RunRefused:
+    return RunRefused([refuse(rule, seen, allowed, do)])

@@ -2,21 +2,90 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from datasites.approvals import Approval
-from datasites.catalogue import read_card
+from datasites.attention import find_attention
+from datasites.catalogue import Card, read_card
 from datasites.certificate import Certificate, read_certificate
+from datasites.earlier_texts import Comparison, compare_with_earlier
 from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
-from datasites.records import ApprovalRow, RequestRow
-from datasites.requests import get_request, request_findings, request_terms
+from datasites.records import RequestRow, Researcher
+from datasites.rehearsal import Rehearsal, latest_rehearsal
+from datasites.request_states import RequestState
+from datasites.requests import find_requests, get_request, request_findings, request_terms
+from datasites.signed_decisions import SignedDecision, read_decisions
+from datasites.standing import agreements, is_stopped, latest_approval, needed_for
 from policies.contract import Terms
 from policies.findings import Finding, verdict
+from policies.review_rule import ReviewNeeded
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One request in a list.
+
+    Attributes:
+        row: The request as submitted, and where it stands.
+        terms: What it asks for.
+        findings: What the policy in force says, rule by rule.
+        runs_used: Runs charged to it so far.
+        expires_at: When its approval ends, empty without one.
+        stopped: Whether its approval stands under a policy that is no longer in force.
+        needed: Who has to agree.
+        agreed: Who agreed so far, under the policy in force.
+    """
+
+    row: RequestRow
+    terms: Terms
+    findings: list[Finding]
+    runs_used: int
+    expires_at: str
+    stopped: bool
+    needed: ReviewNeeded
+    agreed: list[SignedDecision]
+
+    @property
+    def state_in_words(self) -> str:
+        """Such as `pending`, `approved by 1 of 2`, `approved, 2 of 5 runs used`."""
+        state = RequestState(self.row.state)
+        if state is RequestState.PARTLY_APPROVED:
+            return f"approved by {len(self.agreed)} of {self.needed.approvers}"
+        if state is RequestState.APPROVED:
+            used = f"approved, {self.runs_used} of {self.terms.runs} runs used"
+            return f"{used}; stopped: the policy changed" if self.stopped else used
+        return state.value
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON types."""
+        row = self.row
+        return {
+            "request": row.id,
+            "title": self.terms.title,
+            "state": row.state,
+            "state_in_words": self.state_in_words,
+            "researcher": row.account,
+            "submitted_at": row.submitted_at,
+            "follows": row.follows or None,
+            "decided_by": row.decided_by,
+            "decided_at": row.decided_at,
+            "reason": row.reason,
+            "verdict": verdict(self.findings),
+            "dataset": {"name": self.terms.dataset, "version": self.terms.version},
+            "runs": {
+                "asked": self.terms.runs,
+                "used": self.runs_used,
+                "left": max(0, self.terms.runs - self.runs_used),
+            },
+            "leaves_bytes": self.terms.contract.size_bytes if self.terms.contract else None,
+            "expires_at": self.expires_at,
+            "stopped": self.stopped,
+            "text_sha256": row.text_sha256,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,100 +93,169 @@ class ReviewSheet:
     """One request, as its reviewer sees it.
 
     Attributes:
-        row: The request as submitted, and what was decided.
-        terms: What it asks for.
-        findings: What the policy in force says, rule by rule.
-        images: The card's training images, None when suppressed.
-        runs_used: Runs charged to its approval so far.
-        expires_at: When the approval ends, empty without one.
+        summary: The request in a list.
         policy: Name and version of the policy in force.
+        card: What researchers know of the dataset version; None when it cannot be read.
         certificate: How the dataset version was de-identified; None when there is no certificate
             that this site signed.
+        decisions: Every decision about it, oldest first.
+        rehearsal: What happened on the mock, if it ran there.
+        comparison: The earlier text that it is shown beside.
+        requester: Who asks, and what they ran here.
+        earlier: The account's other requests, newest first.
     """
 
-    row: RequestRow
-    terms: Terms
-    findings: list[Finding]
-    images: int | None
-    runs_used: int
-    expires_at: str
+    summary: Summary
     policy: str
+    card: Card | None
     certificate: Certificate | None
+    decisions: list[SignedDecision]
+    rehearsal: Rehearsal | None
+    comparison: Comparison | None
+    requester: dict[str, Any]
+    earlier: list[Summary]
 
     @property
     def number(self) -> str:
         """`R-7`."""
-        return f"R-{self.row.id}"
+        return f"R-{self.summary.row.id}"
 
     def as_dict(self) -> dict[str, Any]:
         """The sheet as JSON types."""
-        row = self.row
-        return {
-            "request": row.id,
-            "state": row.state,
-            "researcher": row.account,
-            "submitted_at": row.submitted_at,
-            "decided_by": row.decided_by,
-            "decided_at": row.decided_at,
-            "reason": row.reason,
-            "policy": self.policy,
-            "verdict": verdict(self.findings),
-            "findings": [f.as_dict() for f in self.findings],
-            "dataset": {
-                "name": self.terms.dataset,
-                "version": self.terms.version,
-                "training_images": self.images,
-                "certificate": self.certificate.model_dump(mode="json")
-                if self.certificate
-                else None,
-            },
-            "terms": self.terms.model_dump(mode="json"),
-            "terms_sha256": row.terms_sha256,
-            "leaves": self.terms.contract.in_words() if self.terms.contract else "not declared",
-            "leaves_bytes": self.terms.contract.size_bytes if self.terms.contract else None,
-            "arguments": self.arguments(),
-            "runs": {"asked": self.terms.runs, "used": self.runs_used},
-            "expires_at": self.expires_at,
-            "text": row.text,
-            "text_sha256": row.text_sha256,
+        row, terms, contract = self.summary.row, self.summary.terms, self.summary.terms.contract
+        plain = self.summary.as_dict()
+        plain["dataset"] |= {
+            "training_images": self.card.images("train") if self.card else None,
+            "card": self.card.model_dump(mode="json") if self.card else None,
+            "certificate": self.certificate.model_dump(mode="json") if self.certificate else None,
         }
-
-    def arguments(self) -> dict[str, str]:
-        """Every argument of the job, and how it is bound."""
-        return {
-            "data": f"bound: {self.terms.dataset} version {self.terms.version[:12]}",
-            "weights": "open: the arrays of the contract, new values in each run",
-            **{
-                f"config.{name}": ("bound: " if bound.value is not None else "open: ")
-                + bound.in_words()
-                for name, bound in sorted(self.terms.arguments.items())
-            },
+        return plain | {
+            "purpose": terms.purpose,
+            "use": terms.use,
+            "policy": self.policy,
+            "findings": [f.as_dict() for f in self.summary.findings],
+            "terms": terms.model_dump(mode="json"),
+            "terms_sha256": row.terms_sha256,
+            "leaves": contract.in_words() if contract else "not declared",
+            "leaving": _leaving(terms),
+            "total_bytes": contract.size_bytes * terms.runs if contract else None,
+            "arguments": _arguments(terms),
+            "needed": asdict(self.summary.needed) | {"in_words": self.summary.needed.in_words()},
+            "decisions": [d.model_dump(mode="json") for d in self.decisions],
+            "agreed": [
+                {"person": d.person, "role": d.role, "at": d.at.isoformat()}
+                for d in self.summary.agreed
+            ],
+            "rehearsal": self.rehearsal.model_dump(mode="json")
+            | {"succeeded": self.rehearsal.succeeded, "sha256": self.rehearsal.sha256}
+            if self.rehearsal
+            else None,
+            "attention": [asdict(a) for a in find_attention(self.summary.findings, self.rehearsal)],
+            "comparison": asdict(self.comparison) if self.comparison else None,
+            "requester": self.requester,
+            "earlier": [summary.as_dict() for summary in self.earlier],
+            "text": row.text,
         }
 
 
 def review(site: OpenSite, number: int) -> ReviewSheet:
     """The sheet of a request."""
-    return review_row(site, get_request(site, number))
-
-
-def review_row(site: OpenSite, row: RequestRow) -> ReviewSheet:
-    """The sheet of a request that was read already."""
-    terms = request_terms(row)
-    approval = latest_approval(site, row.id)
-    try:
-        images = read_card(site.site.datasets, terms.version).images("train")
-    except DatasetError:
-        images = None
+    row = get_request(site, number)
+    summary = summarise(site, row)
+    terms = summary.terms
+    theirs = [r for r in find_requests(site, row.account) if r.id != row.id]
     return ReviewSheet(
-        row=row,
-        terms=terms,
-        findings=request_findings(site, row),
-        images=images,
-        runs_used=site.ledger.used(approval.id) if approval else 0,
-        expires_at=_expiry(approval),
+        summary=summary,
         policy=site.policy.title,
+        card=_card(site, terms.version),
         certificate=_certificate(site, terms.version),
+        decisions=[decision for decision, _ in read_decisions(site, row.id)],
+        rehearsal=latest_rehearsal(site, row.id),
+        comparison=compare_with_earlier(site, row),
+        requester=_requester(site, row.account, theirs),
+        earlier=[summarise(site, other) for other in theirs[:20]],
     )
+
+
+def summarise(site: OpenSite, row: RequestRow) -> Summary:
+    """A request in a list."""
+    approval = latest_approval(site, row.id)
+    return Summary(
+        row=row,
+        terms=request_terms(row),
+        findings=request_findings(site, row),
+        runs_used=site.ledger.used(row.id),
+        expires_at=Approval.model_validate_json(approval.document).expires_at.isoformat()
+        if approval
+        else "",
+        stopped=is_stopped(site, row),
+        needed=needed_for(site, row),
+        agreed=[decision for decision, _ in agreements(site, row)],
+    )
+
+
+def _requester(site: OpenSite, account: str, theirs: list[RequestRow]) -> dict[str, Any]:
+    with site.records.read() as session:
+        known = session.scalar(select(Researcher).where(Researcher.email == account))
+    states = [row.state for row in theirs]
+    runs, released = site.ledger.counts([row.id for row in theirs])
+    return {
+        "account": account,
+        "name": known.name if known else "",
+        "institution": known.institution if known else "",
+        "since": known.created_at if known else "",
+        "requests": len(theirs),
+        "states": {state: states.count(state) for state in sorted(set(states))},
+        "runs": runs,
+        "released": released,
+    }
+
+
+def _leaving(terms: Terms) -> list[dict[str, Any]]:
+    """Everything that one run returns, a line each."""
+    if terms.contract is None:
+        return []
+    groups = (("weights", terms.contract.weights), ("counts", terms.contract.counts))
+    arrays = [
+        {
+            "name": name,
+            "kind": kind,
+            "shape": list(array.shape),
+            "dtype": array.dtype,
+            "bytes": array.size_bytes,
+        }
+        for kind, group in groups
+        for name, array in group.items()
+    ]
+    numbers = [
+        {"name": name, "kind": kind, "shape": [], "dtype": dtype, "bytes": 8}
+        for kind, dtype, names in (
+            ("metric", "float64", terms.contract.metrics),
+            ("examples", "int64", ("examples",)),
+        )
+        for name in names
+    ]
+    return arrays + numbers
+
+
+def _arguments(terms: Terms) -> dict[str, str]:
+    """Every argument of the job, and how it is bound."""
+    return {
+        "data": f"bound: {terms.dataset} version {terms.version[:12]}",
+        "weights": "open: the arrays of the contract, new values in each run",
+        **{
+            f"config.{name}": ("bound: " if bound.value is not None else "open: ")
+            + bound.in_words()
+            for name, bound in sorted(terms.arguments.items())
+        },
+    }
+
+
+def _card(site: OpenSite, version: str) -> Card | None:
+    try:
+        return read_card(site.site.datasets, version)
+    except DatasetError:
+        return None
 
 
 def _certificate(site: OpenSite, version: str) -> Certificate | None:
@@ -125,21 +263,3 @@ def _certificate(site: OpenSite, version: str) -> Certificate | None:
         return read_certificate(site.site.datasets, version, site.key.public_hex)
     except DatasetError:
         return None
-
-
-def latest_approval(site: OpenSite, number: int) -> ApprovalRow | None:
-    """The approval of a request, if there is one."""
-    query = select(ApprovalRow).where(ApprovalRow.request == number).order_by(ApprovalRow.id.desc())
-    with site.records.read() as session:
-        return session.scalars(query).first()
-
-
-def is_expired(sheet: ReviewSheet, now: dt.datetime) -> bool:
-    """Whether an approved request may no longer run because its time is over."""
-    return bool(sheet.expires_at) and dt.datetime.fromisoformat(sheet.expires_at) <= now
-
-
-def _expiry(approval: ApprovalRow | None) -> str:
-    if approval is None:
-        return ""
-    return Approval.model_validate_json(approval.document).expires_at.isoformat()

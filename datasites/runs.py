@@ -27,13 +27,13 @@ from datasites.ledger import Outcome, RunId, RunState
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import RequestRow
-from datasites.requests import RequestState
-from datasites.review import latest_approval
+from datasites.request_states import RequestState
 from datasites.sandbox.cage import RunFailed, RunText
+from datasites.standing import latest_approval
+from policies.argument_rules import check_arguments
 from policies.arrays import Arrays, MalformedArraysError, pack, unpack
 from policies.contract import Contract
 from policies.findings import Finding, finding_from_dict, refuse
-from policies.argument_rules import check_arguments
 from policies.update_rules import Update, check_update, check_weights
 
 MAXIMUM_ROUND = 1_000_000
@@ -82,7 +82,7 @@ def run_job(
         raise
     with site.run_lock(row.id):
         try:
-            _check_state(row, approved_in_syft and row.id not in site.revoked)
+            _check_state(row, approved_in_syft and row.id not in site.ended)
             return _run(site, row, run, private_handle, weights, config_json)
         except RunRefused as refused:
             _log_refusal(site, account, str(run), refused)
@@ -137,7 +137,8 @@ def _run(
         raise _site_trouble(run) from error
 
     arguments = hashlib.sha256(weights + b"\0" + config_json.encode()).hexdigest()
-    if (earlier := site.ledger.reserve(run, number, terms.runs, arguments)) is not None:
+    per_day = site.policy.runs.per_day
+    if (earlier := site.ledger.reserve(run, number, terms.runs, per_day, arguments)) is not None:
         return _repeat(site, row.account, run, earlier)
     site.audit.append(
         Event.RUN_STARTED,

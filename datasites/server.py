@@ -7,6 +7,7 @@ socket in the state directory (mode 0700), which no network reaches.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import logging
 import logging.handlers
 import os
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ from datasites.config import Site
 from datasites.errors import ConfigurationError
 from datasites.keys import load_identity
 from datasites.open_site import OpenSite
+from datasites.site_lock import only_one
 
 LOGIN_BYTES = 10_000
 STOPPING_S = 10
+SWEEP_S = 60
+"""How often the site looks for requests whose time is over."""
 BINARY = "application/octet-stream"
 
 logger = logging.getLogger(__name__)
@@ -50,7 +54,7 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
     if until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
     _log_to(site.state / "site.log")
-    with _only_one(site.state / "site.lock"), _listening(site) as port:
+    with only_one(site.state / "site.lock"), _listening(site) as port:
         opened = OpenSite(site)
         try:
             _serve(opened, port)
@@ -59,8 +63,10 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
 
 
 def _serve(opened: OpenSite, port: socket.socket) -> None:
-    from datasites.control import control_app, short_path
+    from datasites.control import short_path
+    from datasites.control_app import control_app
     from datasites.publishing import publish_all
+    from datasites.standing import expire_due
 
     site = opened.site
     datasite = _start_datasite(site)
@@ -81,6 +87,8 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     for run in opened.ledger.interrupt_reserved():
         opened.audit.append(Event.RUN_INTERRUPTED, "site", str(run))
     gate.mirror_all_decisions()
+    expire_due(opened, gate, dt.datetime.now(dt.UTC))
+    _every(SWEEP_S, lambda: expire_due(opened, gate, dt.datetime.now(dt.UTC)))
     publish_all(opened, gate)
     site.control_socket.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -104,6 +112,20 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
         site.control_socket.unlink(missing_ok=True)
         opened.audit.append(Event.SITE_STOPPED, "site", site.config.name)
         opened.audit.checkpoint()
+
+
+def _every(seconds: float, what: Callable[[], object]) -> None:
+    """Do something again and again as long as the process lives; a failure is logged."""
+
+    def repeat() -> None:
+        while True:
+            time.sleep(seconds)
+            try:
+                what()
+            except Exception:
+                logger.exception("a periodic task failed")
+
+    threading.Thread(target=repeat, name="periodic", daemon=True).start()
 
 
 def _stop_at_end_of_stdin() -> None:
@@ -256,23 +278,6 @@ def _listening(site: Site) -> Iterator[socket.socket]:
                 "it. Change `port` or `host` in site.yaml"
             ) from error
         yield bound
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold the site's lock; a second process on the same state is refused."""
-    import fcntl
-
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigurationError(
-                "this site runs already; stop it first (SIGTERM to its process)"
-            ) from error
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def _log_to(path: Path) -> None:

@@ -68,7 +68,8 @@ from datasites.open_site import OpenSite
 from datasites.people import STRANGER, WRONG, Throttle
 from datasites.published import describe_request, describe_requests, describe_site
 from datasites.records import Nonce, PublishedDataset
-from datasites.requests import RequestState, find_requests, submit_request
+from datasites.request_states import RequestState
+from datasites.requests import find_requests, submit_request, withdraw_request
 from datasites.runs import run_job
 from policies.contract import Terms
 from policies.envelope import MAXIMUM_SKEW_S, Call, Envelope, open_envelope, read_call
@@ -79,10 +80,11 @@ logger = logging.getLogger(__name__)
 CALLS: dict[str, dict[str, type]] = {
     "dataset.get_all": {},
     "action.get_mock": {"uid": UID},
-    "code.request_code_execution": {"job": str, "terms": str},
+    "code.request_code_execution": {"job": str, "terms": str, "follows": int},
     "code.call": {"uid": UID, "round": int, "attempt": int, "config": str, "weights": bytes},
     "sitegate.describe": {},
     "sitegate.requests": {},
+    "sitegate.withdraw": {"request": int, "reason": str},
 }
 """All that a researcher may call: path -> argument -> exact type. All arguments are needed.
 
@@ -230,11 +232,16 @@ class Gate:
 
     def _dispatch(self, caller: Caller, call: SyftAPICall) -> Any:
         if call.path == "sitegate.describe":
-            return describe_site(self._site, self._datasite.id.no_dash)
+            return describe_site(self._site, self._datasite.id.no_dash, caller.email)
         if call.path == "sitegate.requests":
             return describe_requests(self._site, caller.email)
         if call.path == "code.request_code_execution":
             row = submit_request(self._site, self, caller.email, **call.kwargs)
+            return describe_request(self._site, row)
+        if call.path == "sitegate.withdraw":
+            row = withdraw_request(
+                self._site, self, caller.email, call.kwargs["request"], call.kwargs["reason"]
+            )
             return describe_request(self._site, row)
         # syft's own table of roles decides too, and finds the service's method.
         registry = UserServiceConfigRegistry.from_role(caller.role)
@@ -362,7 +369,7 @@ class Gate:
             uid = UID.from_string(row.syft_code)
             code = self._datasite.services.user_code.stash.get_by_uid(self._root().credentials, uid)
             status = code.unwrap().get_status(self._root()).unwrap()
-            approved = row.state == RequestState.APPROVED and row.id not in self._site.revoked
+            approved = row.state == RequestState.APPROVED and row.id not in self._site.ended
             if status.get_is_approved(None) != approved:
                 self.mirror_decision(row.syft_request, approved, row.reason or "not approved")
 

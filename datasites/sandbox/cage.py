@@ -54,9 +54,24 @@ MAXIMUM_KEYS = 1000
 class RunFailed(Exception):
     """A run ended without an update; `kind` may be told to the researcher, the log may not."""
 
-    def __init__(self, kind: str, log: str = "") -> None:
+    def __init__(self, kind: str, log: str = "", trace: RunTrace | None = None) -> None:
         super().__init__(kind)
-        self.kind, self.log = kind, log
+        self.kind, self.log, self.trace = kind, log, trace
+
+
+@dataclass(frozen=True, slots=True)
+class RunTrace:
+    """What a run that was watched did, as it says itself: for readers, not for rules.
+
+    Attributes:
+        calls: What the text called, and how often.
+        attempts: What it tried that honest training does not: files, sockets, processes.
+        memory_mb: Memory used at most, beside the libraries, MiB.
+    """
+
+    calls: tuple[tuple[str, int], ...] = ()
+    attempts: tuple[tuple[str, int], ...] = ()
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,7 @@ class RunResult:
     undeclared: int
     log: str
     seconds: float
+    trace: RunTrace = RunTrace()
 
 
 class Cage:
@@ -94,15 +110,17 @@ class Cage:
         """Start the cage and let it import its libraries; runs then start at once."""
         self._keeper.submit(self._ensure_started)
 
-    def run(self, job: RunText, contract: Contract, limits: SandboxRule) -> RunResult:
-        """Run a job and give what it returned.
+    def run(
+        self, job: RunText, contract: Contract, limits: SandboxRule, *, watched: bool = False
+    ) -> RunResult:
+        """Run a job and give what it returned; a watched run also tells what it did.
 
         Raises:
             RunFailed: It raised, exceeded a limit, or returned something else than an update.
             SandboxError: The cage cannot be started.
         """
         with self._turn:
-            return self._keeper.submit(self._run, job, contract, limits).result()
+            return self._keeper.submit(self._run, job, contract, limits, watched).result()
 
     def close(self) -> None:
         """End the cage and whatever runs in it."""
@@ -112,13 +130,16 @@ class Cage:
         self._keeper.submit(self._end)
         self._keeper.shutdown(wait=True)
 
-    def _run(self, job: RunText, contract: Contract, limits: SandboxRule) -> RunResult:
+    def _run(
+        self, job: RunText, contract: Contract, limits: SandboxRule, watched: bool
+    ) -> RunResult:
         process = self._ensure_started()
         output_bytes = contract.size_bytes + HEADER_BYTES + 16
         header = {
             "text": job.text,
             "entry": job.entry,
             "config": job.config,
+            "trace": watched,
             "limits": {
                 "memory_mb": limits.memory_mb,
                 "time_s": limits.time_s,
@@ -137,13 +158,12 @@ class Cage:
         except (OSError, ValueError, TypeError, RecursionError, struct.error) as error:
             self._end()
             raise RunFailed("Crashed") from error
-        log = str(answer.get("log", ""))
+        log, trace = str(answer.get("log", "")), _trace(answer)
         if "error" in answer:
-            raise RunFailed(_kind(answer["error"]), log)
+            raise RunFailed(_kind(answer["error"]), log, trace)
         try:
-            return RunResult(
-                _update(answer, payload), _keys(answer["undeclared"]), log, float(answer["seconds"])
-            )
+            undeclared, seconds = _keys(answer["undeclared"]), float(answer["seconds"])
+            return RunResult(_update(answer, payload), undeclared, log, seconds, trace)
         except (MalformedArraysError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunFailed("NotAnUpdate", log) from error
 
@@ -213,6 +233,25 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+def _trace(answer: dict[str, Any]) -> RunTrace:
+    """The trace in an answer; what does not look like one is left out."""
+
+    def counted(told: Any) -> tuple[tuple[str, int], ...]:
+        pairs = told if isinstance(told, list) else []
+        return tuple(
+            (pair[0][:200], pair[1])
+            for pair in pairs[:100]
+            if isinstance(pair, list) and [type(x) for x in pair] == [str, int]
+        )
+
+    memory = answer.get("memory_mb")
+    return RunTrace(
+        counted(answer.get("calls")),
+        counted(answer.get("attempts")),
+        memory if type(memory) is int and 0 <= memory < 2**31 else 0,
+    )
 
 
 def _keys(told: Any) -> int:

@@ -23,6 +23,7 @@ import struct
 import sys
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +39,21 @@ ERRORS = (
     "ValueError", "ZeroDivisionError",
 )  # fmt: skip
 """Kinds of error that are told; others are `Exception`, for a class name can hold data."""
+JOB = "job.py"
+"""Name of the job's text in tracebacks and traces."""
+TRACED = 60
+"""Calls and attempts that a trace tells at most."""
+WATCHED = (
+    "open", "import", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn",
+    "os.spawn", "os.kill", "os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink",
+    "os.truncate", "os.listdir", "os.scandir", "shutil.", "ctypes.", "pickle.", "mmap.", "pty.",
+    "signal.", "resource.", "sys._getframe", "sys.settrace", "gc.", "code.", "marshal.",
+    "glob.", "tempfile.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.", "fcntl.",
+)  # fmt: skip
+"""Audit events (Python's audit events table) that an honest training job does not raise."""
+LIBRARIES = frozenset({"numpy", "torch", "torchvision", "safetensors", "scipy", "sklearn"})
+READABLE = (sys.prefix, sys.base_prefix, "/usr/lib", "/proc/self/", "/sys/devices/system/cpu")
+"""Where libraries read files of their own."""
 
 
 class Data:
@@ -149,10 +165,18 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
     """Run the text's entry function and turn what it returns into a header and arrays."""
     from safetensors.numpy import load, save
 
+    trace = Trace() if header.get("trace") else None
     try:
         names: dict[str, Any] = {"__name__": "job", "__builtins__": __builtins__}
-        exec(compile(header["text"], "job.py", "exec"), names)  # noqa: S102  what the cage is for
-        result = names[header["entry"]](data, load(payload), header["config"])
+        code, weights = compile(header["text"], JOB, "exec"), load(payload)
+        if trace:
+            trace.start()
+        try:
+            exec(code, names)  # noqa: S102  what the cage is for
+            result = names[header["entry"]](data, weights, header["config"])
+        finally:
+            if trace:
+                trace.stop()
         arrays = {
             # safetensors reads a view's memory as if it were contiguous, past its end if need be.
             f"{group}/{name}": array if array.flags.c_contiguous else array.copy(order="C")
@@ -163,11 +187,74 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
             "undeclared": len(set(result) - {"weights", "counts", "metrics", "examples"}),
             "metrics": {str(k): float(v) for k, v in result.get("metrics", {}).items()},
             "examples": int(result["examples"]),
+            **(trace.told() if trace else {}),
         }, save(arrays)
     except BaseException as error:
         traceback.print_exc()
         kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS]
-        return {"error": kinds[0] if kinds else "Exception"}, b""
+        told = trace.told() if trace else {}
+        return {"error": kinds[0] if kinds else "Exception", **told}, b""
+
+
+class Trace:
+    """What a rehearsed job did, seen from inside: whom it called, and what it tried.
+
+    It is for a reader. Code that wants to hide from it can; code in the cage has nothing to reach.
+    """
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()
+        self._on = False
+        self._memory_kb = _memory_kb("self")
+
+    def start(self) -> None:
+        """Watch from here on."""
+        sys.addaudithook(self._audit)
+        self._on = True
+        sys.setprofile(self._profile)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        sys.setprofile(None)
+        self._on = False
+
+    def told(self) -> dict[str, Any]:
+        """The most frequent calls and attempts, and the memory that was used at most, MiB."""
+        most_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "calls": self._calls.most_common(TRACED),
+            "attempts": self._attempts.most_common(TRACED),
+            "memory_mb": max(0, most_kb - self._memory_kb) // 1024,
+        }
+
+    def _profile(self, frame: Any, event: str, called: Any) -> None:
+        if event == "c_call" and frame.f_code.co_filename == JOB:
+            name = f"{getattr(called, '__module__', None) or ''}.{called.__qualname__}"
+        elif event == "call" and frame.f_back and frame.f_back.f_code.co_filename == JOB:
+            if frame.f_code.co_filename == JOB:
+                return  # its own helpers stand in the text
+            name = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname}"
+        else:
+            return
+        if len(self._calls) < 10 * TRACED or name in self._calls:
+            self._calls[name.strip(".").removesuffix(".__init__")[:120]] += 1
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._on or not event.startswith(WATCHED):
+            return
+        what = event
+        if event == "open":
+            path = str(arguments[0])
+            if path.startswith(("/data/", *READABLE)) and "w" not in str(arguments[1]):
+                return
+            what = f"open {path!r}"
+        elif event == "import":
+            if str(arguments[0]).split(".")[0] in sys.stdlib_module_names | LIBRARIES:
+                return
+            what = f"import {str(arguments[0])!r}"
+        if len(self._attempts) < 10 * TRACED:
+            self._attempts[what[:120]] += 1
 
 
 def _collect(child: int, result: int, log: int, limits: dict[str, int]) -> tuple[bytes, bytes, str]:

@@ -20,6 +20,9 @@ from policies.findings import Finding, Severity, finding_from_dict, verdict
 from policies.request_rules import Ask, DatasetFacts, check_request
 from policies.strict import canonical_json
 
+WAITING = {"pending", "partly approved"}
+"""States in which a request waits for the hospital."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
@@ -128,8 +131,14 @@ class Study:
         """Sites that have a request, in the order of the roster."""
         return [name for name in self.federation.names if name in self._codes]
 
-    def submit(self, name: str, *, runs: int | None = None) -> int:
+    def submit(self, name: str, *, runs: int | None = None, follows: int | None = None) -> int:
         """Submit at one site, again if need be, there with another number of runs.
+
+        Args:
+            name: The site.
+            runs: Another number of runs than the study's.
+            follows: Number of the request there that this one takes the place of; it is withdrawn
+                if nobody had decided about it.
 
         Returns:
             The number of the request at the site.
@@ -145,10 +154,57 @@ class Study:
             "code.request_code_execution",
             job=self.job.text,
             terms=canonical_json(terms.model_dump(mode="json")).decode(),
+            follows=follows or 0,
         )
         request = json.loads(answer)
         self._codes[name], self.requests[name] = request["code"], request["request"]
         return int(request["request"])
+
+    def resubmit(self, job: Job, sites: Sequence[str] | None = None) -> Study:
+        """Submit another text in the place of this study's, at sites that asked for changes.
+
+        Args:
+            job: The new text.
+            sites: Where; by default every site that asked for changes.
+
+        Returns:
+            The study of the new text, with the new requests.
+        """
+        if sites is None:
+            states = self.states()
+            sites = [name for name in self.sites if states[name] == "changes requested"]
+        if not sites:
+            raise FederationError("no site asked for changes; name the `sites` to submit to again")
+        study = Study(self.federation, job, self.wanted)
+        for name in sites:
+            study.submit(name, follows=self.requests.get(name))
+        return study
+
+    def withdraw(self, reason: str, sites: Sequence[str] | None = None) -> None:
+        """Take the requests back, at some sites or at all: nothing more runs on them.
+
+        Raises:
+            RefusedError: A request is over already.
+        """
+        for name in sites or self.sites:
+            self.federation[name].call(
+                "sitegate.withdraw", request=self.requests[name], reason=reason
+            )
+
+    def comments(self) -> pd.DataFrame:
+        """What hospitals said about lines of the job, with the lines."""
+        lines = self.job.text.splitlines()
+        rows = [
+            {
+                "site": self.federation[name].title,
+                "line": comment["line"],
+                "text": lines[comment["line"] - 1].strip() if comment["line"] <= len(lines) else "",
+                "comment": comment["text"],
+            }
+            for name, request in self._own_requests().items()
+            for comment in request["comments"]
+        ]
+        return pd.DataFrame(rows, columns=["site", "line", "text", "comment"])
 
     def take_up(self, name: str, number: int) -> None:
         """Go on with a request that was submitted before.
@@ -165,7 +221,7 @@ class Study:
         self._codes[name], self.requests[name] = found[0]["code"], number
 
     def states(self) -> dict[str, str]:
-        """Site -> `pending`, `approved`, `denied` or `revoked`."""
+        """Site -> the state there, such as `pending`, `approved` or `changes requested`."""
         return {name: request["state"] for name, request in self._own_requests().items()}
 
     def status(self) -> pd.DataFrame:
@@ -174,8 +230,9 @@ class Study:
             {
                 "site": self.federation[name].title,
                 "request": f"R-{request['request']}",
-                "state": request["state"],
+                "state": request["state_in_words"],
                 "reason": request["reason"],
+                "comments": len(request["comments"]),
                 "runs used": f"{request['runs_used']} of {request['runs']}",
                 "expires": request["expires_at"][:10],
                 "policy": verdict(finding_from_dict(f) for f in request["findings"]),
@@ -189,7 +246,7 @@ class Study:
         end = time.monotonic() + timeout_s
         while True:
             states = self.states()
-            if "pending" not in states.values() or time.monotonic() >= end:
+            if not WAITING & set(states.values()) or time.monotonic() >= end:
                 return states
             time.sleep(every_s)
 

@@ -21,10 +21,10 @@ from datasites.catalogue import (
     handle,
     is_intact,
     read_card,
-    training_images,
     versions_on_disk,
     write_version,
 )
+from datasites.dataset_facts import dataset_facts
 from datasites.errors import DatasetError
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_version_holds_what_was_written(tmp_path: Path) -> None:
     assert card.counts == {
         "train": {"normal": 60, "pneumonia": 60}, "test": {"normal": 30, "pneumonia": 30},
     }  # fmt: skip
-    assert training_images(tmp_path, version) == 120
+    assert dataset_facts(tmp_path, version).examples == 120
     assert is_intact(tmp_path, version)
 
 
@@ -137,7 +137,8 @@ def test_count_below_the_minimum_is_suppressed(
     version, card = write(tmp_path, {"train": labelled(20, count)}, minimum_count=5)
     assert card.counts == {"train": {"normal": 20, "pneumonia": shown}}
     assert card.images("train") == (None if shown is None else 20 + count)
-    assert training_images(tmp_path, version) == 20 + count  # the site's own rules are exact
+    facts = dataset_facts(tmp_path, version)  # the site's own rules are exact
+    assert (facts.examples, facts.classes) == (20 + count, (20, count))
 
 
 def test_number_of_images_of_an_unknown_split_is_zero(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The policy in force: adopted by a named owner, copied into the records, changed only that way.
+
+`policy.yaml` is where a hospital writes; what is in force is what an owner adopted. A site does not
+start on a file that nobody adopted, so an edit is never in force, or out of force, unnoticed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from datasites.audit_log import AuditLog, Event
+from datasites.config import Site
+from datasites.errors import ConfigurationError, DecisionError
+from datasites.files import write_private
+from datasites.people import Acting, Role
+from datasites.records import PolicyRow, Records, utc_now
+from policies.document import Policy, PolicyError, parse_policy
+
+
+def adopt_policy(
+    site: Site, records: Records, audit: AuditLog, acting: Acting, text: str, reason: str
+) -> Policy:
+    """Make a policy the one in force; the event first, then the record, then `policy.yaml`.
+
+    Standing approvals under the policy before it stop until they are confirmed.
+
+    Raises:
+        ConfigurationError: The text is not a valid policy.
+        DecisionError: The person is no owner, or gave no reason.
+    """
+    policy = parsed(text)
+    if acting.role is not Role.OWNER:
+        raise DecisionError(f"{acting.email} is {acting.role}; an owner adopts a policy")
+    if not reason.strip():
+        raise DecisionError("give a reason for the change, for the log")
+    before = last_adopted(records)
+    audit.append(
+        Event.POLICY_CHANGED,
+        acting.email,
+        policy.title,
+        role=acting.role,
+        decision="adopt",
+        reason=reason.strip(),
+        objects={
+            "policy_sha256": policy.sha256,
+            **({"previous_policy_sha256": before.sha256} if before else {}),
+        },
+    )
+    remember_policy(records, policy, text, acting.email, reason.strip())
+    write_private(site.path / site.config.policy, text.encode(), 0o644)
+    return policy
+
+
+def remember_policy(records: Records, policy: Policy, text: str, person: str, reason: str) -> None:
+    """Copy a policy into the records, with its comments."""
+    with records.write() as session:
+        session.add(
+            PolicyRow(
+                sha256=policy.sha256,
+                text=text,
+                adopted_at=utc_now(),
+                adopted_by=person,
+                reason=reason,
+            )
+        )
+
+
+def last_adopted(records: Records) -> PolicyRow | None:
+    """The policy that was adopted last."""
+    with records.read() as session:
+        return session.scalars(select(PolicyRow).order_by(PolicyRow.id.desc())).first()
+
+
+def adopted_policies(records: Records) -> list[PolicyRow]:
+    """Every policy that was in force, newest first."""
+    with records.read() as session:
+        return list(session.scalars(select(PolicyRow).order_by(PolicyRow.id.desc())))
+
+
+def policy_in_force(site: Site, records: Records) -> Policy:
+    """The adopted policy, if `policy.yaml` says the same.
+
+    Raises:
+        ConfigurationError: The file is missing, not valid, or not what was adopted.
+    """
+    policy, adopted = site.policy(), last_adopted(records)
+    if adopted is None or adopted.sha256 != policy.sha256:
+        raise ConfigurationError(
+            f"{site.path / site.config.policy} is {policy.title} (sha256 {policy.sha256[:12]}…), "
+            "which nobody adopted; the site does not start on it. An owner adopts it with "
+            '`sitegate policy adopt FILE --reason "…"`, or restores the file'
+        )
+    return policy
+
+
+def parsed(text: str) -> Policy:
+    """A policy from its text; a `ConfigurationError` names what does not fit."""
+    try:
+        return parse_policy(text)
+    except PolicyError as error:
+        raise ConfigurationError(str(error)) from error

@@ -1,0 +1,84 @@
+"""What a request's text is compared with: the text approved here before that it is most like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from datasites.open_site import OpenSite
+from datasites.records import ApprovalRow, RequestRow
+from datasites.requests import request_terms
+from policies.text_diff import Change, DiffRow, diff_rows, likeness
+
+LOOKED_AT = 20
+"""So many of the texts approved last are compared; an equal one is found among all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A text beside an earlier one.
+
+    Attributes:
+        request: The earlier request, whoever made it.
+        title: What it was.
+        decided_at: When it was decided.
+        approved: Whether it was approved; otherwise this request takes its place.
+        same: Whether the texts are equal, byte for byte.
+        changed: Lines of this text that are new or different.
+        rows: Both texts, side by side.
+    """
+
+    request: int
+    title: str
+    decided_at: str
+    approved: bool
+    same: bool
+    changed: int
+    rows: list[DiffRow]
+
+    @property
+    def in_words(self) -> str:
+        """`unchanged since R-4`, `3 lines differ from R-4`."""
+        if self.same:
+            return f"unchanged since R-{self.request}"
+        lines = "line differs" if self.changed == 1 else "lines differ"
+        return f"{self.changed} {lines} from R-{self.request}"
+
+
+def compare_with_earlier(site: OpenSite, row: RequestRow) -> Comparison | None:
+    """The request that this one takes the place of, else the approved text most like it.
+
+    None when nothing was approved here before, or nothing with a line in common.
+    """
+    with site.records.read() as session:
+        approved = list(
+            session.scalars(
+                select(RequestRow)
+                .join(ApprovalRow, ApprovalRow.request == RequestRow.id)
+                .where(RequestRow.id != row.id)
+                .order_by(ApprovalRow.id.desc())
+            ).unique()
+        )
+        followed = session.get(RequestRow, row.follows) if row.follows else None
+    if equal := next((r for r in approved if r.text_sha256 == row.text_sha256), None):
+        return _comparison(equal, row, approved=True)
+    if followed is not None:
+        return _comparison(followed, row, approved=followed.id in {r.id for r in approved})
+    closest = max(approved[:LOOKED_AT], key=lambda r: likeness(r.text, row.text), default=None)
+    if closest is None or likeness(closest.text, row.text) == 0:
+        return None
+    return _comparison(closest, row, approved=True)
+
+
+def _comparison(earlier: RequestRow, row: RequestRow, *, approved: bool) -> Comparison:
+    rows = diff_rows(earlier.text, row.text)
+    return Comparison(
+        request=earlier.id,
+        title=request_terms(earlier).title,
+        decided_at=earlier.decided_at,
+        approved=approved,
+        same=earlier.text_sha256 == row.text_sha256,
+        changed=sum(r.change is not Change.SAME for r in rows),
+        rows=rows,
+    )
