@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import factories
 from policies.document import load_policy
 from policies.findings import Finding, Severity, refusals, verdict
-from policies.job_rules import MAXIMUM_BYTES, check_job, job_sha256
+from policies.job_rules import MAXIMUM_BYTES, RULES, check_job, job_sha256
 from policies.sections import UNSAFE_CALLS, JobRule
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_honest_job_passes_the_example_policy(file: str, entry: str, policy: str
     text = (ROOT / "notebooks/jobs" / file).read_text()
     found = check_job(text, entry, load_policy(ROOT / f"policies/{policy}.yaml").job)
     assert verdict(found) == "ok"
-    assert [f.rule for f in found] == ["job.form", "job.imports", "job.calls", "job.output"]
+    assert [f.rule for f in found] == list(RULES)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,6 @@ HOSTILE = [
     ("job.calls", "open under another name", body("read = open", "return read('/x')")),
     ("job.calls", "open as a default", body("f = lambda o=open: o('/x')")),
     ("job.calls", "open in an f-string", body("return f'{open(1)}'")),
-    ("job.calls", "open in wide letters", body("return ｏｐｅｎ('/x')")),
     ("job.calls", "open as a decorator", body("@open", "def f(): pass")),
     ("job.calls", "getattr", body("return getattr(data, 'x')")),
     ("job.calls", "__import__", body("return __import__('os')")),
@@ -233,6 +232,11 @@ def test_refusal_says_what_was_seen_what_is_allowed_and_what_to_do(
     text: str, sentence: str
 ) -> None:
     assert [finding.sentence for finding in refusals(check(text))] == [sentence]
+
+
+def test_name_in_wide_letters_is_refused_for_its_letters_and_its_meaning() -> None:
+    refused = refusals(check(body("return ｏｐｅｎ('/x')")))
+    assert {f.rule for f in refused} == {"job.calls", "job.characters"}
 
 
 def test_all_reasons_are_told_at_once() -> None:

@@ -1,0 +1,339 @@
+"""Where the data go in an expression: indices, operators, containers, comprehensions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from policies.job_flow_calls import Calls, key_of
+from policies.job_flow_operations import (
+    FEW,
+    FREE_ATTRIBUTES,
+    collected,
+    multiplied,
+)
+from policies.job_flow_values import (
+    NO_VALUE,
+    NOTHING,
+    Cell,
+    Definition,
+    Mark,
+    Reach,
+    Scope,
+    Trace,
+    Value,
+    join,
+    merge,
+    merge_all,
+    strongest,
+)
+
+_WEIGHTING = (ast.Mult, ast.Div, ast.FloorDiv, ast.Pow, ast.LShift, ast.Add, ast.Sub, ast.BitOr)
+_TRANSPOSED = {"T", "mT", "H", "mH"}
+_IN_PLACE = {"data", "grad", "weight", "bias", "running_mean", "running_var"}
+_POINTERS = {"imag", "real", "flat", "values", "indices"}
+
+
+class Expressions(Calls):
+    """The rules for expressions."""
+
+    def evaluate(self, node: ast.expr) -> Value:
+        """What an expression may give."""
+        self.spend()
+        self.depth += 1
+        rule: Callable[[Any], Value] | None = getattr(self, f"_{type(node).__name__}", None)
+        value = self._parts(node) if rule is None else rule(node)
+        self.depth -= 1
+        if self.risk is not None and value.own.reach >= Reach.EACH:
+            self.risk = join(self.risk, value.own)
+        return value
+
+    def assign(self, target: ast.expr, value: Value) -> None:
+        """Gives a value to a name, or puts it into an object; statements do it."""
+        raise NotImplementedError
+
+    def attribute(self, value: Value, name: str, line: int) -> Value:
+        """What an attribute of a value may be."""
+        trace = value.trace
+        names = frozenset(f"{known}.{name}" for known in value.names)
+        if name in FREE_ATTRIBUTES:
+            own = trace if trace.sized else trace.up_to(Reach.NOTHING)
+            return Value(own, names=names, marks=frozenset({Mark.LOOSE}))
+        if name == "grad":
+            return Value(join(trace, self.gradient), value.cells, names)
+        own = value.own
+        if name in _TRANSPOSED:
+            own = replace(own, images_first=not own.images_first)
+        known = self.attributes.get(name)
+        if known is not None:
+            apart = known.cells and name not in self.buffers
+            found = merge(known, Value(own, frozenset() if apart else value.cells, names))
+        else:
+            found = Value(own, value.cells, names, marks=value.marks & {Mark.LIST})
+        bound = {
+            replace(method, bound_to=value)
+            for cell in value.cells
+            for method in _methods(cell, name)
+        }
+        return replace(found, definitions=found.definitions | bound) if bound else found
+
+    def _parts(self, node: ast.expr) -> Value:
+        """The rule for expressions that have none of their own."""
+        return merge_all(
+            Value(self.evaluate(child).trace)
+            for child in ast.iter_child_nodes(node)
+            if isinstance(child, ast.expr)
+        )
+
+    def _Constant(self, node: ast.Constant) -> Value:
+        return Value(marks=frozenset({Mark.PLACE})) if type(node.value) is int else NO_VALUE
+
+    def _Name(self, node: ast.Name) -> Value:
+        found = self.scope.find(node.id)
+        return Value(names=frozenset({node.id})) if found is None else found
+
+    def _NamedExpr(self, node: ast.NamedExpr) -> Value:
+        value = self.evaluate(node.value)
+        self.assign(node.target, value)
+        return value
+
+    def _Attribute(self, node: ast.Attribute) -> Value:
+        return self.attribute(self.evaluate(node.value), node.attr, node.lineno)
+
+    def _Call(self, node: ast.Call) -> Value:
+        return self.call(node)
+
+    def _Subscript(self, node: ast.Subscript) -> Value:
+        value, index = self.evaluate(node.value), self.evaluate(node.slice)
+        key = key_of(node.slice)
+        item = self.item(value, key)
+        own = _picked(value, node.slice, index, self._first_index(node.slice, index))
+        if index.trace.is_raw:
+            index_trace = index.trace
+            if index_trace.reach >= Reach.EACH:
+                index_trace = replace(index_trace, sized=True)
+            own = join(own, index_trace)
+        marks = frozenset({Mark.PLACE}) if "config" in value.names else item.marks
+        marks |= value.marks & {Mark.RAMP, Mark.WEIGHTED}
+        if Mark.LOOSE in value.marks and key is None:
+            marks |= {Mark.LOOSE}
+        return merge(Value(own, marks=marks), item)
+
+    def _first_index(self, node: ast.expr, index: Value) -> Value:
+        """The index along the first axis."""
+        if isinstance(node, ast.Tuple) and node.elts:
+            return self.evaluate(node.elts[0])
+        return index
+
+    def _Slice(self, node: ast.Slice) -> Value:
+        bounds = [part for part in (node.lower, node.upper, node.step) if part]
+        return Value(strongest(self.evaluate(bound).trace for bound in bounds))
+
+    def _Starred(self, node: ast.Starred) -> Value:
+        return self.evaluate(node.value)
+
+    def _Lambda(self, node: ast.Lambda) -> Value:
+        return Value(definitions=frozenset({Definition(node, self.scope)}))
+
+    def _BinOp(self, node: ast.BinOp) -> Value:
+        left, right = self.evaluate(node.left), self.evaluate(node.right)
+        return self.combined(node.op, left, right)
+
+    def combined(self, operator: ast.operator, left: Value, right: Value) -> Value:
+        """What an operator makes of two values."""
+        first, second = left.trace, right.trace
+        if isinstance(operator, ast.MatMult):
+            return Value(multiplied(first, second, not first.images_first))
+        marks = (left.marks | right.marks) & {Mark.WEIGHTED, Mark.LIST, Mark.RAMP, Mark.COUNTER}
+        places = {Mark.RAMP, Mark.COUNTER}
+        own = join(first, second)
+        if own.is_raw:
+            if marks & places and isinstance(operator, _WEIGHTING):
+                marks |= {Mark.WEIGHTED}
+            marks -= places
+        elif Mark.PLACE in left.marks & right.marks:
+            marks |= {Mark.PLACE}
+        if isinstance(operator, ast.Mult) and Mark.LIST in marks and own.is_raw:
+            own = replace(own, sized=True)
+        cells = left.cells | right.cells if Mark.LIST in marks else frozenset()
+        return Value(own, cells, marks=frozenset(marks))
+
+    def _UnaryOp(self, node: ast.UnaryOp) -> Value:
+        value = self.evaluate(node.operand)
+        return Value(value.trace, marks=value.marks - {Mark.LIST})
+
+    def _BoolOp(self, node: ast.BoolOp) -> Value:
+        values = [self.evaluate(value) for value in node.values]
+        return merge(merge_all(values), Value(strongest(value.trace for value in values)))
+
+    def _Compare(self, node: ast.Compare) -> Value:
+        sides = [self.evaluate(side) for side in (node.left, *node.comparators)]
+        if all(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops):
+            return NO_VALUE
+        return Value(strongest(side.trace for side in sides))
+
+    def _IfExp(self, node: ast.IfExp) -> Value:
+        test = self.evaluate(node.test).trace
+        with self.decided_by(test, "if", node.lineno):
+            values = [self.controlled(self.evaluate(part)) for part in (node.body, node.orelse)]
+        return merge_all(values)
+
+    def _Dict(self, node: ast.Dict) -> Value:
+        cell = self.cell(node)
+        own = NOTHING
+        for key, item in zip(node.keys, node.values, strict=True):
+            value = self.evaluate(item)
+            if key is None:
+                for other in value.cells:
+                    for name, part in other.parts.items():
+                        self.changes += cell.put(name, part, node.lineno)
+                cell.put(None, Value(value.own, value.cells), item.lineno)
+                continue
+            own = join(own, self.evaluate(key).trace)
+            self.changes += cell.put(key_of(key), collected(self.controlled(value)), item.lineno)
+        return Value(own, frozenset({cell}), marks=frozenset({Mark.LIST}))
+
+    def _Tuple(self, node: ast.Tuple) -> Value:
+        return self._items(node, node.elts)
+
+    def _List(self, node: ast.List) -> Value:
+        return self._items(node, node.elts, row_by_row=True)
+
+    def _Set(self, node: ast.Set) -> Value:
+        return self._items(node, node.elts)
+
+    def _items(self, node: ast.expr, items: list[ast.expr], row_by_row: bool = False) -> Value:
+        """A display; in a list of arrays the first axis runs over the arrays, not over images."""
+        cell = self.cell(node)
+        spread = any(isinstance(item, ast.Starred) for item in items)
+        for number, item in enumerate(items):
+            value = self.evaluate(item)
+            if isinstance(item, ast.Starred):
+                value = self.element(value)
+            if row_by_row and value.own.reach == Reach.EVERY:
+                value = value.with_own(replace(value.own, images_first=False))
+            self.changes += cell.put(None if spread else number, value, item.lineno)
+        return Value(cells=frozenset({cell}), marks=frozenset({Mark.LIST}))
+
+    def _ListComp(self, node: ast.ListComp) -> Value:
+        return self._comprehended(node, node.generators, None, node.elt)
+
+    def _SetComp(self, node: ast.SetComp) -> Value:
+        return self._comprehended(node, node.generators, None, node.elt)
+
+    def _GeneratorExp(self, node: ast.GeneratorExp) -> Value:
+        return self._comprehended(node, node.generators, None, node.elt)
+
+    def _DictComp(self, node: ast.DictComp) -> Value:
+        return self._comprehended(node, node.generators, node.key, node.value)
+
+    def _comprehended(
+        self,
+        node: ast.expr,
+        generators: list[ast.comprehension],
+        key: ast.expr | None,
+        item: ast.expr,
+    ) -> Value:
+        outer, before, loops = self.scope, self.control, self.loops
+        self.scope = Scope(outer=outer)
+        self.loops += 1
+        for generator in generators:
+            self.assign(generator.target, self.looped(generator.iter))
+            for condition in generator.ifs:
+                trace = self.evaluate(condition).trace
+                if trace.is_raw:
+                    self.control = join(self.control, trace.at("if", condition.lineno))
+        own = self.evaluate(key).trace if key else NOTHING
+        value = collected(self.controlled(self.evaluate(item)))
+        own = collected(Value(own)).own
+        self.scope, self.control, self.loops = outer, before, loops
+        cell = self.cell(node)
+        self.changes += cell.put(None, value, item.lineno)
+        return Value(own, frozenset({cell}), marks=frozenset({Mark.LIST}))
+
+    def looped(self, iterable: ast.expr) -> Value:
+        """What a loop gives in one pass; a loop over a few numbers picks images."""
+        element = self.element(self.evaluate(iterable))
+        if _is_short(iterable):
+            marks = (element.marks - {Mark.COUNTER}) | {Mark.PLACE}
+            element = replace(element, marks=marks)
+            if element.own.reach == Reach.EACH:
+                element = element.with_own(replace(element.own, reach=Reach.CHOSEN))
+        return element
+
+
+def _picked(value: Value, node: ast.expr, index: Value, first: Value) -> Trace:
+    """What of an array an index picks: every image, one per pass, or chosen ones."""
+    own = value.own
+    outermost = node.elts[0] if isinstance(node, ast.Tuple) and node.elts else node
+    if isinstance(outermost, ast.Constant) and outermost.value is None and own.is_raw:
+        return replace(own, images_first=False)
+    if own.reach not in (Reach.EVERY, Reach.EACH) or not own.images_first:
+        return own
+    if Mark.LOOSE in value.marks and not isinstance(node, ast.Tuple):
+        return own
+    if isinstance(outermost, ast.Slice):
+        return replace(own, reach=Reach.CHOSEN) if _is_narrow(outermost) else own
+    if own.reach == Reach.EACH:
+        return own
+    if Mark.COUNTER in first.marks and not first.own.reach:
+        return replace(own, reach=Reach.EACH)
+    if Mark.PLACE in first.marks:
+        return replace(own, reach=Reach.CHOSEN)
+    return own
+
+
+def _is_narrow(node: ast.Slice) -> bool:
+    """Whether a slice holds few images, as far as the text says."""
+    lower, upper = node.lower, node.upper
+    if upper is None:
+        start = _number(lower)
+        return start is not None and -FEW < start < 0
+    if isinstance(upper, ast.BinOp) and isinstance(upper.op, ast.Add) and lower is not None:
+        width = _number(upper.right)
+        same = ast.dump(upper.left) == ast.dump(lower)
+        return same and width is not None and width < FEW
+    start, end = _number(lower) if lower else 0, _number(upper)
+    return start is not None and end is not None and 0 <= end - start < FEW
+
+
+def _number(node: ast.expr | None) -> int | None:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = _number(node.operand)
+        return None if number is None else -number
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    return None
+
+
+def _is_short(node: ast.expr) -> bool:
+    """Whether a loop runs over few places that stand in the text."""
+    if isinstance(node, ast.Tuple | ast.List):
+        return all(isinstance(item, ast.Constant) for item in node.elts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+        numbers = [_number(argument) for argument in node.args]
+        return all(n is not None for n in numbers) and _length(numbers) < FEW
+    return False
+
+
+def _length(numbers: list[int | None]) -> int:
+    known = [n or 0 for n in numbers]
+    if not 1 <= len(known) <= 3 or (len(known) == 3 and known[2] == 0):
+        return FEW
+    return (
+        abs(known[1] - known[0]) // abs(known[2])
+        if len(known) == 3
+        else abs(known[0] if len(known) == 1 else known[1] - known[0])
+    )
+
+
+def _methods(cell: Cell, name: str) -> list[Definition]:
+    if cell.made_by is None or not isinstance(cell.made_by.node, ast.ClassDef):
+        return []
+    return [
+        Definition(statement, cell.made_by.scope)
+        for statement in cell.made_by.node.body
+        if isinstance(statement, ast.FunctionDef) and statement.name == name
+    ]

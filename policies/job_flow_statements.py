@@ -1,0 +1,360 @@
+"""Where the data go in a statement: assignments, loops, branches, functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from policies.job_flow_calls import key_of, spelled
+from policies.job_flow_expressions import Expressions
+from policies.job_flow_memory import Event
+from policies.job_flow_operations import collected, summed
+from policies.job_flow_values import (
+    NO_VALUE,
+    NOTHING,
+    Definition,
+    Mark,
+    Reach,
+    Scope,
+    Trace,
+    Value,
+    join,
+    merge,
+    merge_all,
+)
+
+_PASSES = 4
+"""Passes of a loop that are followed; in fewer, the data of honest loops have gone everywhere."""
+_IN_PLACE = {"data", "grad", "weight", "bias", "running_mean", "running_var"}
+"""Attributes of a parameter or layer that hold its numbers."""
+
+
+class Statements(Expressions):
+    """The rules for statements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: list[Value] = []
+
+    def body(self, definition: Definition, scope: Scope) -> Value:
+        """What a function returns when its parameters are the names of `scope`."""
+        outer, returned = self.scope, self.returned
+        self.scope, self.returned = scope, []
+        if isinstance(definition.node, ast.Lambda):
+            self.returned.append(self.evaluate(definition.node.body))
+        else:
+            self.run(definition.node.body)
+        result = merge_all(self.returned)
+        self.scope, self.returned = outer, returned
+        return result
+
+    def run(self, statements: Iterable[ast.stmt]) -> None:
+        """Follows the data through statements, one after the other."""
+        for statement in statements:
+            self.depth += 1
+            rule: Callable[[Any], None] | None = getattr(self, f"_{type(statement).__name__}", None)
+            if rule is not None:
+                rule(statement)
+            self.depth -= 1
+
+    def assign(self, target: ast.expr, value: Value) -> None:
+        """Gives a value to a name, or puts it into an object."""
+        if isinstance(target, ast.Name):
+            self._name(target.id, self.controlled(value).at(target.id, target.lineno))
+        elif isinstance(target, ast.Tuple | ast.List):
+            self._unpack(target.elts, value)
+        elif isinstance(target, ast.Starred):
+            self.assign(target.value, value.marked(Mark.LIST))
+        elif isinstance(target, ast.Attribute):
+            self._set_attribute(target, value)
+        elif isinstance(target, ast.Subscript):
+            self._set_item(target, value)
+
+    def _name(self, name: str, value: Value) -> None:
+        self.scope.names[name] = value
+        scope = self.scope.outer if name in self.scope.shared else None
+        while scope is not None:
+            scope.names[name] = merge(value, scope.names.get(name, NO_VALUE))
+            scope = scope.outer
+
+    def _unpack(self, targets: Sequence[ast.expr], value: Value) -> None:
+        known = {key for cell in value.cells for key in cell.parts}
+        exact = known == set(range(len(targets))) and not value.own.reach
+        starred = any(isinstance(target, ast.Starred) for target in targets)
+        for number, target in enumerate(targets):
+            if exact and not starred:
+                self.assign(target, self.item(value, number))
+                continue
+            element = self.element(value)
+            if element.own.reach == Reach.EACH:
+                reach = Reach.CHOSEN if value.own.reach == Reach.EVERY else Reach.EACH
+                element = element.with_own(replace(element.own, reach=reach))
+            marks = element.marks - {Mark.LOOSE}
+            self.assign(target, replace(element, marks=marks))
+
+    def _set_attribute(self, target: ast.Attribute, value: Value) -> None:
+        owner, name = self.evaluate(target.value), target.attr
+        stored = self.controlled(value).at(spelled(target), target.lineno)
+        before = self.attributes.get(name, NO_VALUE)
+        self.attributes[name] = merge(before, stored)
+        self.changes += stored.own.reach > before.own.reach
+        if Mark.PARAMETER in value.marks:
+            self.buffers.add(name)
+        own_code = any(cell.made_by for cell in owner.cells)
+        part_of_state = name in self.buffers | _IN_PLACE or not own_code
+        if part_of_state or not (stored.trace.is_raw or Mark.LIST in value.marks):
+            self.put(owner, name, value, spelled(target), target.lineno)
+
+    def _set_item(self, target: ast.Subscript, value: Value) -> None:
+        owner, index = self.evaluate(target.value), self.evaluate(target.slice)
+        if index.trace.is_raw:
+            value = value.with_own(join(value.own, index.trace))
+        if Mark.COUNTER in index.marks or isinstance(target.slice, ast.Tuple):
+            value = collected(value)
+        self._store(target, owner, value)
+
+    def _store(self, target: ast.Subscript, owner: Value, value: Value) -> None:
+        """Puts a value into an object, or into the name when the object is not known."""
+        name, key = spelled(target), key_of(target.slice)
+        self.put(owner, key, value, name, target.lineno)
+        if isinstance(target.value, ast.Name) and not owner.cells:
+            stored = Value(self.controlled(value).at(name, target.lineno).trace)
+            self._name(target.value.id, merge(stored, owner))
+
+    def _Assign(self, node: ast.Assign) -> None:
+        value = self.evaluate(node.value)
+        for target in node.targets:
+            self.assign(target, value)
+
+    def _AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.assign(node.target, self.evaluate(node.value))
+
+    def _AugAssign(self, node: ast.AugAssign) -> None:
+        target = node.target
+        before, added = self.evaluate(target), self.evaluate(node.value)
+        own = join(added.trace, self.control)
+        adds = isinstance(node.op, ast.Add | ast.Sub)
+        if isinstance(target, ast.Subscript):
+            own = self._added_at(self.evaluate(target.slice), own, added, adds)
+        elif Mark.LIST in before.marks | added.marks:
+            own = collected(Value(own)).own
+            self.put(before, None, self.element(added), spelled(target), node.lineno)
+        elif adds:
+            own = summed(own, added, self.loops > 0)
+        elif self.loops and _shifts(node) and before.own.reach == Reach.MANY:
+            own = replace(before.own, reach=Reach.EVERY)
+        stored = Value(own.at(spelled(target), node.lineno))
+        if isinstance(target, ast.Name):
+            self.put(before, None, stored, target.id, node.lineno)
+            self._name(target.id, merge(stored, before))
+        elif isinstance(target, ast.Subscript):
+            self._store(target, self.evaluate(target.value), stored)
+        else:
+            self.assign(target, merge(stored, before))
+
+    def _added_at(self, index: Value, own: Trace, added: Value, adds: bool) -> Trace:
+        """What an entry of a table tells of the images that were added there."""
+        if not adds:
+            return join(own, index.trace)
+        if added.trace.is_raw and Mark.COUNTER in index.marks and not index.trace.is_raw:
+            return collected(Value(own)).own
+        total = summed(join(own, index.trace), added, self.loops > 0)
+        if index.trace.is_raw and index.trace.pixels and total.reach == Reach.MANY:
+            return replace(total, reach=Reach.NOTABLE)
+        return total
+
+    def _Expr(self, node: ast.Expr) -> None:
+        self.evaluate(node.value)
+
+    def _Return(self, node: ast.Return) -> None:
+        if node.value is not None:
+            self.returned.append(self.controlled(self.evaluate(node.value)))
+
+    def _Yield(self, node: ast.Yield) -> Value:
+        if node.value is not None:
+            self.returned.append(self.controlled(self.evaluate(node.value)))
+        return NO_VALUE
+
+    def _YieldFrom(self, node: ast.YieldFrom) -> Value:
+        self.returned.append(self.controlled(self.element(self.evaluate(node.value))))
+        return NO_VALUE
+
+    def _Raise(self, node: ast.Raise) -> None:
+        said = self.evaluate(node.exc).trace if node.exc else NOTHING
+        self.events.append(Event("raise", join(self.control, said), node.lineno))
+
+    def _Assert(self, node: ast.Assert) -> None:
+        tested = [self.evaluate(part).trace for part in (node.test, node.msg) if part]
+        trace = merge_all(Value(trace) for trace in (self.control, *tested)).own
+        self.events.append(Event("raise", trace, node.lineno))
+
+    def _If(self, node: ast.If) -> None:
+        trace = self.evaluate(node.test).trace
+        narrowed = self._narrowed(node.test)
+        start = dict(self.scope.names)
+        with self.decided_by(trace, "if", node.lineno):
+            self.scope.names.update(narrowed)
+            self.run(node.body)
+            for name, value in narrowed.items():
+                if self.scope.names.get(name) is value:
+                    self.scope.names[name] = start[name]
+            then, self.scope.names = self.scope.names, start
+            self.run(node.orelse)
+        self._merge_names(then)
+
+    def _narrowed(self, test: ast.expr) -> dict[str, Value]:
+        """Names that stand for one chosen image where the number of a pass is given."""
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Eq | ast.In):
+            return {}
+        if Mark.COUNTER not in self.evaluate(test.left).marks:
+            return {}
+        narrowed = {}
+        for name, value in self.scope.names.items():
+            if value.own.reach == Reach.EACH:
+                narrowed[name] = value.with_own(replace(value.own, reach=Reach.CHOSEN))
+            elif Mark.COUNTER in value.marks:
+                narrowed[name] = replace(value, marks=value.marks - {Mark.COUNTER} | {Mark.PLACE})
+        return narrowed
+
+    def _merge_names(self, other: dict[str, Value]) -> None:
+        for name, value in other.items():
+            self.scope.names[name] = merge(self.scope.names.get(name, NO_VALUE), value)
+
+    def _For(self, node: ast.For | ast.AsyncFor) -> None:
+        iterable = self.evaluate(node.iter)
+        trace = iterable.trace
+        decided = trace if trace.sized else NOTHING
+        if decided.is_raw:
+            self.events.append(Event("time", trace, node.lineno))
+        stops = any(isinstance(statement, ast.Break | ast.Return) for statement in node.body)
+        with self.decided_by(decided, "for", node.lineno):
+            self._repeat(node.body, lambda: self._next(node, stops))
+        self.run(node.orelse)
+
+    _AsyncFor = _For
+
+    def _next(self, node: ast.For | ast.AsyncFor, stops: bool) -> None:
+        element = self.looped(node.iter)
+        if stops and element.own.reach == Reach.EACH:
+            element = element.with_own(replace(element.own, reach=Reach.CHOSEN))
+        self.assign(node.target, element)
+
+    def _While(self, node: ast.While) -> None:
+        trace = self.evaluate(node.test).trace
+        if trace.reach >= Reach.EACH:
+            self.events.append(Event("time", trace, node.lineno))
+        with self.decided_by(trace, "while", node.lineno):
+            self._repeat(node.body, lambda: self.evaluate(node.test))
+        self.run(node.orelse)
+
+    def _repeat(self, statements: list[ast.stmt], begin: Callable[[], object]) -> None:
+        self.loops += 1
+        for _ in range(_PASSES):
+            before, changes = dict(self.scope.names), self.changes
+            begin()
+            self.run(statements)
+            self._merge_names(before)
+            if changes == self.changes and _shape(before) == _shape(self.scope.names):
+                break
+        self.loops -= 1
+
+    def _With(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            value = self.evaluate(item.context_expr)
+            if item.optional_vars is not None:
+                self.assign(item.optional_vars, value)
+        self.run(node.body)
+
+    _AsyncWith = _With
+
+    def _Try(self, node: ast.Try | ast.TryStar) -> None:
+        outer, self.risk = self.risk, NOTHING
+        start = dict(self.scope.names)
+        self.run(node.body)
+        risk = self.risk or NOTHING
+        self.risk = outer if outer is None else join(outer, risk)
+        self.run(node.orelse)
+        done, self.scope.names = self.scope.names, start
+        for handler in node.handlers:
+            with self.decided_by(risk, "except", handler.lineno):
+                self.run(handler.body)
+        self._merge_names(done)
+        self.run(node.finalbody)
+
+    _TryStar = _Try
+
+    def _Match(self, node: ast.Match) -> None:
+        subject = self.evaluate(node.subject)
+        with self.decided_by(subject.trace, "match", node.lineno):
+            start = dict(self.scope.names)
+            for case in node.cases:
+                after, self.scope.names = self.scope.names, dict(start)
+                for pattern in ast.walk(case.pattern):
+                    name = getattr(pattern, "name", None) or getattr(pattern, "rest", None)
+                    if name:
+                        self._name(name, self.controlled(subject).at(name, node.lineno))
+                if case.guard is not None:
+                    self.evaluate(case.guard)
+                self.run(case.body)
+                self._merge_names(after)
+
+    def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        decorators = [self.evaluate(decorator) for decorator in node.decorator_list]
+        own = Value(definitions=frozenset({Definition(node, self.scope)}))
+        handed = [d for decorator in decorators for d in decorator.definitions]
+        for decorator in handed:
+            if not isinstance(decorator.node, ast.ClassDef):
+                inner = Scope(outer=decorator.scope)
+                for argument in decorator.node.args.args[:1]:
+                    inner.names[argument.arg] = own
+                own = merge(own, self.body(decorator, inner))
+        self._name(node.name, own)
+
+    _AsyncFunctionDef = _FunctionDef
+
+    def _ClassDef(self, node: ast.ClassDef) -> None:
+        definition = Definition(node, self.scope)
+        outer, self.scope = self.scope, Scope(outer=self.scope)
+        self.run(node.body)
+        for name, value in self.scope.names.items():
+            if not value.definitions:
+                self.attributes[name] = merge(self.attributes.get(name, NO_VALUE), value)
+        self.scope = outer
+        self._name(node.name, Value(definitions=frozenset({definition})))
+
+    def _Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            name = alias.name if alias.asname else alias.name.split(".")[0]
+            self._name(alias.asname or name, Value(names=frozenset({name})))
+
+    def _ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            full = f"{node.module or ''}.{alias.name}"
+            self._name(alias.asname or alias.name, Value(names=frozenset({full})))
+
+    def _Global(self, node: ast.Global | ast.Nonlocal) -> None:
+        self.scope.shared.update(node.names)
+
+    _Nonlocal = _Global
+
+
+def _shifts(node: ast.AugAssign) -> bool:
+    """Whether an assignment makes room for another number beside the one that is there."""
+    if isinstance(node.op, ast.LShift | ast.Pow):
+        return True
+    factor = node.value.value if isinstance(node.value, ast.Constant) else None
+    return isinstance(node.op, ast.Mult) and isinstance(factor, int | float) and factor > 1
+
+
+def _shape(names: dict[str, Value]) -> dict[str, tuple[object, ...]]:
+    """What of the names decides where the data go; the way they came does not."""
+    return {
+        name: (
+            value.own.reach, value.own.pixels, value.own.images_first, value.own.sized,
+            value.cells, value.names, value.definitions, value.marks,
+        )
+        for name, value in names.items()
+    }  # fmt: skip
