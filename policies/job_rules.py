@@ -58,7 +58,8 @@ def check_job(text: str, entry: str, rule: JobRule) -> list[Finding]:
         findings.extend(_listed(module.check(job)) or [_kept(module.RULE, module.allowed(job))])
     told = {finding.line for finding in findings if finding.line}
     doubts = _listed(job_second_opinion.check(job, told))
-    return [*findings, *(doubts or [_kept(job_second_opinion.RULE, second_opinion.allowed(job))])]
+    kept = _kept(job_second_opinion.RULE, job_second_opinion.allowed(job))
+    return [*findings, *(doubts or [kept])]
 
 
 def _listed(found: Iterable[Finding]) -> list[Finding]:
