@@ -30,7 +30,7 @@ class Outcome:
         expected: The verdict that was expected, in words.
         found: The verdict of the rules, in words.
         as_expected: Whether they agree.
-        rules: The rules that were expected to decide, and tiers.
+        rules: The rules and tiers that the case is about.
     """
 
     case: str
@@ -47,12 +47,12 @@ class Report:
     Attributes:
         policy: Name and version of the policy.
         outcomes: One per case.
-        idle_rules: Rules and tiers of the policy that decide no case.
+        untested: Rules and tiers of the policy that no case is about.
     """
 
     policy: str
     outcomes: tuple[Outcome, ...]
-    idle_rules: tuple[str, ...]
+    untested: tuple[str, ...]
 
     @property
     def kept(self) -> int:
@@ -67,9 +67,9 @@ def run_cases(file: CaseFile, policy: Policy) -> Report:
         CaseError: What a case changes does not fit.
     """
     outcomes = tuple(_outcome(case, file.request, policy) for case in file.cases)
-    deciding = {rule for outcome in outcomes for rule in outcome.rules}
-    idle = tuple(rule for rule in _rules(file, policy) if rule not in deciding)
-    return Report(policy.title, outcomes, idle)
+    tested = {rule for outcome in outcomes for rule in outcome.rules}
+    untested = tuple(rule for rule in _rules(file, policy) if rule not in tested)
+    return Report(policy.title, outcomes, untested)
 
 
 def _rules(file: CaseFile, policy: Policy) -> list[str]:
@@ -81,15 +81,9 @@ def _rules(file: CaseFile, policy: Policy) -> list[str]:
 
 def _outcome(case: Case, start: Start, policy: Policy) -> Outcome:
     findings = _findings(case, start, policy)
-    deciding = _deciding(findings, Severity.REFUSE)
-    verdict = "refused" if deciding else "approvable"
-    kept = verdict == case.expect and deciding == set(case.rules)
-    if case.expect in ("read", "warn"):
-        noticed = _deciding(findings, Severity(case.expect))
-        kept = verdict == "approvable" and set(case.rules) <= noticed
-        if not deciding:
-            deciding = noticed
-            verdict = case.expect if noticed else verdict
+    verdict, deciding = _verdict(case, findings)
+    kept = verdict == case.expect
+    kept = kept and (verdict == "approvable" or deciding == set(case.rules))
     expected, found = _words(case.expect, case.rules), _words(verdict, deciding)
     rules = list(case.rules)
     if case.review is not None:
@@ -101,6 +95,18 @@ def _outcome(case: Case, start: Start, policy: Policy) -> Outcome:
         found += f"; {_fields(has)}"
         rules += [f"tier {tier}" for tier in case.review.tiers or ()]
     return Outcome(case.name, expected, found, kept, tuple(rules))
+
+
+def _verdict(case: Case, findings: list[Finding]) -> tuple[str, set[str]]:
+    """The verdict that matters to a case, and the rules that it rests on."""
+    by_severity = {s: {f.rule for f in findings if f.severity is s} for s in Severity}
+    if refused := by_severity[Severity.REFUSE]:
+        return "refused", refused
+    about = set(case.rules)
+    for word in (Severity.WARN, Severity.READ):
+        if noticed := by_severity[word] & about:
+            return word.value, noticed
+    return "approvable", about
 
 
 def _findings(case: Case, start: Start, policy: Policy) -> list[Finding]:
@@ -143,10 +149,6 @@ def _needed(case: Case, start: Start, policy: Policy) -> ReviewNeeded:
     return review_needed(ask.terms, found, case.track_record(start), policy.review)
 
 
-def _deciding(findings: Iterable[Finding], severity: Severity) -> set[str]:
-    return {f.rule for f in findings if f.severity is severity}
-
-
 def _same(wanted: Any, has: Any) -> bool:
     if isinstance(wanted, tuple):
         return sorted(wanted) == sorted(has)
@@ -155,7 +157,7 @@ def _same(wanted: Any, has: Any) -> bool:
 
 def _words(verdict: str, rules: Iterable[str]) -> str:
     named = ", ".join(sorted(rules))
-    return f"{verdict} by {named}" if named else verdict
+    return f"{verdict}: {named}" if named else verdict
 
 
 def _fields(fields: dict[str, Any]) -> str:

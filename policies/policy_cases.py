@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from policies.contract import Line, Terms
+from policies.contract import ArrayContract, Line, Terms
 from policies.request_rules import Ask, DatasetFacts, Requester
 from policies.review_rule import ApproverRole, TrackRecord
 from policies.strict import Strict, validation_sentences
@@ -111,6 +111,10 @@ class Case(Strict):
     """Another job."""
     replace: tuple[str, str] | None = None
     """A piece of the text, and what stands there instead."""
+    lines: int | None = Field(default=None, ge=1, le=10_000)
+    """How many lines the text has: comment lines are added at its end."""
+    weight_arrays: int | None = Field(default=None, ge=0, le=5000)
+    """How many weight arrays are declared, of one number each, instead of the contract's."""
     terms: Changes = Field(default={})
     """Terms that are different; each replaces the whole field."""
     dataset: Changes = Field(default={})
@@ -124,17 +128,18 @@ class Case(Strict):
     update: Returned | None = None
     """What a run returned; the case is then about its release."""
     expect: Expected = "approvable"
-    """The verdict: `approvable` is nothing refused; `read` and `warn` also name the rule that a
-    person has to look at; `refused` names all rules that refuse."""
+    """The verdict. `refused`: by exactly the rules that are named. `read`, `warn`: nothing is
+    refused, and the named rules ask a person to look, or warn. `approvable`: nothing is refused,
+    and the named rules, if any, have nothing to say."""
     rule: str | tuple[str, ...] = ()
-    """The rule that decides, or all of them."""
+    """The rule that the case is about, or all of them."""
     review: ExpectedReview | None = None
     """Who has to agree."""
 
     @model_validator(mode="after")
     def _verdict_has_its_rule(self) -> Self:
-        if (self.expect == "approvable") is bool(self.rules):
-            raise ValueError("`approvable` has no deciding rule; every other verdict has a `rule`")
+        if self.expect != "approvable" and not self.rules:
+            raise ValueError(f"`expect: {self.expect}` needs the `rule` that decides")
         if self.config is not None and self.update is not None:
             raise ValueError("a case is about arguments (`config`) or about an `update`, not both")
         return self
@@ -155,11 +160,13 @@ class Case(Strict):
             if self.replace[0] not in text:
                 raise CaseError(f"case `{self.name}`: `{self.replace[0]}` is not in the text")
             text = text.replace(*self.replace)
+        if self.lines is not None:
+            text += "#\n" * (self.lines - text.count("\n") - 1)
         facts = self._parsed(Dataset, start.dataset | self.dataset, "dataset")
         asker = self._parsed(Asker, start.requester | self.requester, "requester")
         return Ask(
             text=text,
-            terms=self._parsed(Terms, start.terms | self.terms, "terms"),
+            terms=self._terms(start),
             dataset=DatasetFacts(**facts.model_dump()),
             requester=Requester(**asker.model_dump()),
         )
@@ -168,6 +175,15 @@ class Case(Strict):
         """What was approved before in this case; raises as `ask`."""
         record = self._parsed(Record, start.record | self.record, "record")
         return TrackRecord(**record.model_dump())
+
+    def _terms(self, start: Start) -> Terms:
+        terms = self._parsed(Terms, start.terms | self.terms, "terms")
+        if self.weight_arrays is None or terms.contract is None:
+            return terms
+        one = ArrayContract(shape=(1,), dtype="float32")
+        weights = {f"array_{k}": one for k in range(self.weight_arrays)}
+        contract = terms.contract.model_copy(update={"weights": weights})
+        return terms.model_copy(update={"contract": contract})
 
     def _parsed(self, model: type[T], plain: Changes, field: str) -> T:
         try:
