@@ -86,7 +86,15 @@ class Chain:
         raw = _start(n, self.head, own) + content + b"}\n"
         return raw, Chain(n, own)
 
-    def follow(self, raws: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    def follow(self, raw: bytes) -> dict[str, Any]:
+        """Take the next line into the chain; the record in it.
+
+        Raises:
+            BrokenLineError: It is not the next line of the chain.
+        """
+        return next(self.follow_all((raw,)))
+
+    def follow_all(self, raws: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         """Take line after line into the chain; the records in them.
 
         Raises:

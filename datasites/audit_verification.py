@@ -134,7 +134,7 @@ class _Walk:
     def _read(self, file: Segment) -> None:
         chain, heads, checkpoint = self._chain, self._heads, Event.CHECKPOINT.value
         head = chain.head
-        for content in chain.follow(file.lines):
+        for content in chain.follow_all(file.lines):
             if content["event"] == checkpoint:
                 if not is_checkpoint_of(content["detail"], self._key, chain.lines - 1, head):
                     chain.lines, chain.head = chain.lines - 1, head
