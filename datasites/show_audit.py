@@ -18,13 +18,14 @@ def print_event(out: Console, line: Mapping[str, Any]) -> None:
     if line["reason"]:
         told["reason"] = line["reason"]
     time = line["time"][:16].replace("T", " ")
-    out.print(
+    words = " ".join(f"{k}={_brief(v)}" for k, v in told.items())
+    shown = (
         f"{line['n']:>6}  {time} UTC  {line['event']:<18} {line['subject']:<12} "
-        f"{line['actor']} ({line['role']})  "
-        + " ".join(f"{k}={_brief(v)}" for k, v in told.items()),
-        markup=False,
-        soft_wrap=True,
+        f"{line['actor']} ({line['role']})  {words}"
     )
+    # Some of the words are a stranger's: they must not steer the terminal.
+    visible = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
+    out.print(visible.rstrip(), markup=False, soft_wrap=True)
 
 
 def print_verification(out: Console, found: Verification) -> None:

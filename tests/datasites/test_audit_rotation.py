@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def test_logs_in_one_directory_do_not_read_each_others_files(log: Path) -> None:
     write(other, 40, rotate_bytes=SMALL)
     assert verify_log(other, KEY.public_hex).intact
     assert verify_log(log, KEY.public_hex).intact
+
+
+def test_log_verifies_at_every_moment_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    write(path, 1)
+    writer = threading.Thread(target=write, args=(path, 300, 1, SMALL))
+    writer.start()
+    checks = 0
+    while writer.is_alive():
+        found = verify_log(path, KEY.public_hex)
+        assert found.intact, found
+        numbers = [e["n"] for e in read_events(path)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        checks += 1
+    writer.join()
+    assert checks > 3
+    assert len(older(path)) > 20
 
 
 # ------------------------------------------------------------------------- one file by itself
