@@ -205,7 +205,7 @@ def dies_before(call: int, work: Callable[[Callable[[int], Any]], None]) -> tupl
 def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: Path) -> None:
     def work(done: Callable[[int], Any]) -> None:
         log = AuditLog(path, KEY, rotate_bytes=SMALL)
-        for k in range(1, 20):
+        for k in range(1, 13):
             log.append(Event.RUN_STARTED, "rita", f"R-1/{k}/1")
             done(k)
         log.close()
@@ -223,7 +223,7 @@ def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: P
             found = verify_log(path, KEY.public_hex)
             assert found.intact, (call, found)
         log = AuditLog(path, KEY, rotate_bytes=SMALL)  # the next start
-        for k in range(20, 40):
+        for k in range(13, 26):
             log.append(Event.RUN_STARTED, "rita", f"R-1/{k}/1")
         log.close()
         assert verify_log(path, KEY.public_hex).intact
@@ -231,10 +231,10 @@ def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: P
         # The event under way at the kill may be there, since it is written before its effect.
         started = [f"R-1/{k}/1" for k in range(1, done + 1)]
         assert runs[: len(started)] == started
-        assert runs[len(started) :][-20:] == [f"R-1/{k}/1" for k in range(20, 40)]
-        assert len(runs) in (done + 20, done + 21)
+        assert runs[len(started) :][-13:] == [f"R-1/{k}/1" for k in range(13, 26)]
+        assert len(runs) in (done + 13, done + 14)
         assert list(folder.glob(".*.next")) == []
-    assert call > 60
+    assert call > 40
     assert any(".audit.jsonl.next" in names for names in states)
     assert any(
         "audit-000000001.jsonl" in names and ".audit.jsonl.next" in names for names in states

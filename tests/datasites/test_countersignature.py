@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from audit_logs import KEY, OTHER, checkpoint, contents, rechained, write
 from datasites.audit_checkpoint import Checkpoint, read_checkpoint
 from datasites.audit_log import read_events, verify_log
 from datasites.audit_segments import checkpoint_path
+from datasites.config import load_site
 from datasites.countersignature import (
     Countersignature,
     countersign,
@@ -27,14 +29,18 @@ from policies.strict import canonical_json
 OWNER = "owner@seaside.example"
 
 
-@pytest.fixture
-def seaside(tmp_path: Path) -> Iterator[OpenSite]:
-    """The site that countersigns."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "seaside"
     config = example_config("seaside").model_copy(update={"sandbox": "process"})
-    made = make_site(
-        tmp_path / "seaside", config, example_policy(), OWNER, OWNER, factories.PASSWORD
-    )
-    site = OpenSite(made)
+    make_site(path, config, example_policy(), OWNER, OWNER, factories.PASSWORD)
+    return path
+
+
+@pytest.fixture
+def seaside(made: Path, tmp_path: Path) -> Iterator[OpenSite]:
+    """The site that countersigns."""
+    site = OpenSite(load_site(Path(shutil.copytree(made, tmp_path / "seaside"))))
     yield site
     site.close()
 
