@@ -68,7 +68,9 @@ def check(job: JobText) -> Iterator[Finding]:
 def _check_name(name: str, node: ast.AST, job: JobText) -> Iterator[Finding]:
     line = getattr(node, "lineno", None)
     first, last = name.split(".", 1)[0], name.rsplit(".", 1)[-1]
-    if last.startswith("__") and last.endswith("__") and last != "__init__":
+    if last == "__init__":
+        return
+    if last.startswith("__") and last.endswith("__"):
         yield refuse(RULE, f"`{shown(last)}`", "no access to Python's internals", _WITHOUT, line)
     elif "." in name and last in REFLECTION:
         yield refuse(RULE, f"`.{last}`", "no access to Python's internals", _WITHOUT, line)

@@ -102,7 +102,9 @@ class Arguments:
 def apply(operation: str, subject: Value, is_method: bool, given: Arguments) -> Value:
     """What an operation on `subject` gives; `given` holds the subject too unless `is_method`."""
     own = join(subject.trace, given.trace)
-    marks = frozenset({Mark.LOOSE}) if operation in LOOSE else subject.marks - {Mark.LIST}
+    marks = subject.marks - {Mark.LIST, Mark.PLACE, Mark.COUNTER}
+    if operation in LOOSE:
+        marks = frozenset({Mark.LOOSE})
     if operation in FREE:
         return Value()
     if operation in SIZES:
@@ -122,7 +124,8 @@ def apply(operation: str, subject: Value, is_method: bool, given: Arguments) -> 
     if operation in LOSSES:
         return Value(averaged(own, given), marks=marks)
     if operation in ("int", "item"):
-        return Value(own, marks=frozenset({Mark.PLACE}) if not own.is_raw else subject.marks)
+        place = not own.is_raw and Mark.COUNTER not in subject.marks
+        return Value(own, marks=frozenset({Mark.PLACE}) if place else subject.marks)
     return Value(_moved(operation, own, is_method, given), marks=marks)
 
 

@@ -37,17 +37,22 @@ class Statements(Expressions):
     def __init__(self) -> None:
         super().__init__()
         self.returned: list[Value] = []
+        self.yielded: list[Value] = []
 
     def body(self, definition: Definition, scope: Scope) -> Value:
         """What a function returns when its parameters are the names of `scope`."""
-        outer, returned = self.scope, self.returned
-        self.scope, self.returned = scope, []
+        outer = self.scope, self.returned, self.yielded
+        self.scope, self.returned, self.yielded = scope, [], []
         if isinstance(definition.node, ast.Lambda):
             self.returned.append(self.evaluate(definition.node.body))
         else:
             self.run(definition.node.body)
         result = merge_all(self.returned)
-        self.scope, self.returned = outer, returned
+        if self.yielded:
+            cell = self.cell(definition.node)
+            self.changes += cell.put(None, merge_all(self.yielded), definition.node.lineno)
+            result = Value(result.own, result.cells | {cell})
+        self.scope, self.returned, self.yielded = outer
         return result
 
     def run(self, statements: Iterable[ast.stmt]) -> None:
@@ -175,11 +180,11 @@ class Statements(Expressions):
 
     def _Yield(self, node: ast.Yield) -> Value:
         if node.value is not None:
-            self.returned.append(self.controlled(self.evaluate(node.value)))
+            self.yielded.append(self.controlled(self.evaluate(node.value)))
         return NO_VALUE
 
     def _YieldFrom(self, node: ast.YieldFrom) -> Value:
-        self.returned.append(self.controlled(self.element(self.evaluate(node.value))))
+        self.yielded.append(self.controlled(self.element(self.evaluate(node.value))))
         return NO_VALUE
 
     def _Raise(self, node: ast.Raise) -> None:
