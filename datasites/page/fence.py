@@ -62,7 +62,10 @@ class Fence:
             return 403, "The form was not sent by this page, so nothing was done."
         length = headers.get("content-length", "")
         if not length.isdecimal() or int(length) > FORM_BYTES:
-            return 413, f"The form is larger than the {FORM_BYTES:,} bytes that are read."
+            return (
+                413,
+                f"The form has more than the {FORM_BYTES:,} bytes that are read, or no length.",
+            )
         return None
 
     def _is_own(self, headers: Headers, host: str) -> bool:

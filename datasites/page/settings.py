@@ -67,7 +67,7 @@ def allowed_names(host: str, certificate: Path | None) -> frozenset[str]:
         ConfigurationError: The certificate cannot be read.
     """
     if certificate is None:
-        return LOOPBACK_NAMES | {host}
+        return LOOPBACK_NAMES | {host.lower()}
     try:
         parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -76,4 +76,5 @@ def allowed_names(host: str, certificate: Path | None) -> frozenset[str]:
             f"the certificate {certificate} cannot be read, or names no host"
         ) from error
     addresses = names.get_values_for_type(x509.IPAddress)
-    return LOOPBACK_NAMES | {host, *names.get_values_for_type(x509.DNSName), *map(str, addresses)}
+    called = [host, *names.get_values_for_type(x509.DNSName), *map(str, addresses)]
+    return LOOPBACK_NAMES | {name.lower() for name in called}

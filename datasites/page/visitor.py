@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
@@ -37,6 +37,7 @@ class Visitor:
         name: Their name.
         role: What they may do.
         csrf: What each of their forms carries.
+        site: The site's own words: title, policy, address.
     """
 
     control: Control
@@ -44,6 +45,7 @@ class Visitor:
     name: str
     role: Role
     csrf: str
+    site: dict[str, Any]
 
 
 def settings_of(request: Request) -> PageSettings:
@@ -69,13 +71,13 @@ def find_visitor(request: Request) -> Visitor:
         raise NotLoggedInError
     control = Control(settings.socket, session=(token, address_of(request)))
     try:
-        session = control.session()
+        session, site = control.session(), control.status()
     except SiteError as error:
         if error.exit_code == ConfigurationError.exit_code:
             raise
         raise NotLoggedInError from error
     return Visitor(
-        control, session["email"], session["name"], Role(session["role"]), session["csrf"]
+        control, session["email"], session["name"], Role(session["role"]), session["csrf"], site
     )
 
 
