@@ -134,6 +134,10 @@ class TrialSite:
         """Decide about a request as the site's owner."""
         return self.control.decide(number, verb, self.owner, self.owner_password, reason)
 
+    def adopt_policy(self, text: str, reason: str) -> None:
+        """Let another policy be in force, as the site's owner."""
+        self.control.adopt_policy(text, self.owner, self.owner_password, reason)
+
     def verify_audit(self) -> Verification:
         """Check the site's audit log."""
         return verify_log(self.site.audit, self.public_key)

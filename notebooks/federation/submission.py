@@ -230,7 +230,7 @@ class Study:
             {
                 "site": self.federation[name].title,
                 "request": f"R-{request['request']}",
-                "state": request["state_in_words"],
+                "state": _state(request),
                 "reason": request["reason"],
                 "comments": len(request["comments"]),
                 "runs used": f"{request['runs_used']} of {request['runs']}",
@@ -298,6 +298,14 @@ class Study:
 
     def _repr_html_(self) -> str:
         return str(self.status().to_html(index=False))
+
+
+def _state(request: Mapping[str, Any]) -> str:
+    """The state, in more words where one would not do; runs have a column of their own."""
+    if request["stopped"]:
+        return "stopped: the policy changed"
+    partly = request["state"] == "partly approved"
+    return str(request["state_in_words"] if partly else request["state"])
 
 
 def check_at(site: Site, job: Job, wanted: Wanted) -> list[Finding]:

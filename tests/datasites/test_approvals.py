@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import factories
-from datasites.approvals import PURPOSE, Approval, check_approval, sign_approval
+from datasites.approvals import PURPOSE, Approval, Consent, check_approval, sign_approval
 from datasites.keys import SiteKey
 from policies.job_rules import job_sha256
 from policies.strict import canonical_json
@@ -29,8 +29,15 @@ APPROVAL = Approval(
     text_sha256=job_sha256(TEXT),
     terms=factories.terms(),
     policy_sha256=POLICY.sha256,
-    approver="owner@st-marys.example",
-    reason="as agreed in the steering group",
+    consents=(
+        Consent(
+            person="owner@st-marys.example",
+            role="owner",
+            reason="as agreed in the steering group",
+            at=dt.datetime(2026, 11, 22, 9, 0, tzinfo=dt.UTC),
+            signature="0" * 128,
+        ),
+    ),
     approved_at=APPROVED,
     expires_at=EXPIRES,
 )

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from datasites.errors import RunRefused
 from datasites.ledger import MAXIMUM_STARTS, Ledger, Outcome, RunId, RunState
-from datasites.records import Records
+from datasites.records import Records, RunRow
 
 APPROVAL = 3
 ARGUMENTS = "a" * 64
@@ -47,9 +48,13 @@ def ledger(site: Open) -> Ledger:
 
 
 def reserve(
-    ledger: Ledger, run: RunId, limit: int = 10, arguments: str = ARGUMENTS
+    ledger: Ledger,
+    run: RunId,
+    limit: int = 10,
+    arguments: str = ARGUMENTS,
+    per_day: int = 1000,
 ) -> Outcome | None:
-    return ledger.reserve(run, APPROVAL, limit, arguments)
+    return ledger.reserve(run, APPROVAL, limit, per_day, arguments)
 
 
 def run(round_number: int = 1, attempt: int = 1, request: int = 7) -> RunId:
@@ -74,30 +79,53 @@ def test_so_many_runs_start_and_no_more(ledger: Ledger, limit: int) -> None:
         f"runs.maximum: {limit} of {limit} runs are used; allowed: at most {limit} runs, failed "
         "ones included. To do: submit a new request for more runs."
     ]
-    assert ledger.used(APPROVAL) == limit
+    assert ledger.used(7) == limit
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.REFUSED, RunState.RELEASED])
 def test_run_is_charged_whatever_came_of_it(ledger: Ledger, state: RunState) -> None:
-    assert ledger.used(APPROVAL) == 0
+    assert ledger.used(7) == 0
     reserve(ledger, run(), 1)
-    assert ledger.used(APPROVAL) == 1  # before it ends
+    assert ledger.used(7) == 1  # before it ends
     ledger.settle(run(), Outcome(state, {"findings": []}, b"x"))
-    assert ledger.used(APPROVAL) == 1
+    assert ledger.used(7) == 1
     assert len(sentences(lambda: reserve(ledger, run(2), 1))) == 1
 
 
 def test_attempts_of_a_round_are_charged_each(ledger: Ledger) -> None:
     for attempt in (1, 2, 3):
         assert reserve(ledger, run(1, attempt), 3) is None
-    assert ledger.used(APPROVAL) == 3
+    assert ledger.used(7) == 3
     assert len(sentences(lambda: reserve(ledger, run(1, 4), 3))) == 1
 
 
-def test_approvals_have_budgets_of_their_own(ledger: Ledger) -> None:
-    assert ledger.reserve(run(1), 1, 1, ARGUMENTS) is None
-    assert ledger.reserve(run(2), 2, 1, ARGUMENTS) is None
+def test_requests_have_budgets_of_their_own(ledger: Ledger) -> None:
+    assert reserve(ledger, run(request=1), 1) is None
+    assert reserve(ledger, run(request=2), 1) is None
     assert (ledger.used(1), ledger.used(2), ledger.used(3)) == (1, 1, 0)
+    assert ledger.counts([1, 2, 3]) == (2, 0)
+
+
+def test_another_approval_of_the_same_request_is_no_new_budget(ledger: Ledger) -> None:
+    assert ledger.reserve(run(1), 1, 2, 9, ARGUMENTS) is None
+    assert ledger.reserve(run(2), 2, 2, 9, ARGUMENTS) is None
+    assert sentences(lambda: ledger.reserve(run(3), 2, 2, 9, ARGUMENTS)) == [
+        "runs.maximum: 2 of 2 runs are used; allowed: at most 2 runs, failed ones included. "
+        "To do: submit a new request for more runs."
+    ]
+
+
+def test_runs_of_a_day_are_counted_apart(site: Open) -> None:
+    for number in (1, 2):
+        assert reserve(site.ledger, run(number), 10, per_day=2) is None
+    assert sentences(lambda: reserve(site.ledger, run(3), 10, per_day=2)) == [
+        "runs.per_day: 2 runs in the last 24 hours; allowed: at most 2 runs in 24 hours. "
+        "To do: go on tomorrow with the same round."
+    ]
+    with site.records.write() as session:  # a day later
+        for row in session.scalars(select(RunRow)):
+            row.charged_at = "2020-01-01T00:00:00.000000Z"
+    assert reserve(site.ledger, run(3), 10, per_day=2) is None
 
 
 def test_same_id_is_answered_the_same_and_costs_nothing(ledger: Ledger) -> None:
@@ -105,7 +133,7 @@ def test_same_id_is_answered_the_same_and_costs_nothing(ledger: Ledger) -> None:
     ledger.settle(run(), RELEASED)
     for _ in range(3):
         assert reserve(ledger, run(), 1) == RELEASED
-    assert ledger.used(APPROVAL) == 1
+    assert ledger.used(7) == 1
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.REFUSED])
@@ -125,7 +153,7 @@ def test_same_id_with_other_arguments_is_refused(ledger: Ledger, settled: bool) 
         "run.id: run R-7/1/1 was asked for with other weights or arguments; allowed: one set of "
         "arguments per run id. To do: raise `attempt` or `round`."
     ]
-    assert ledger.used(APPROVAL) == 1
+    assert ledger.used(7) == 1
 
 
 def test_same_round_of_another_request_is_another_run(ledger: Ledger) -> None:
@@ -145,12 +173,12 @@ def test_interrupted_run_starts_again_under_one_charge(site: Open) -> None:
         assert reserve(ledger, run(), 1) is None
         ledger = site.reopen()  # the site died and is started again
         assert ledger.interrupt_reserved() == [run()]
-        assert ledger.used(APPROVAL) == 1
+        assert ledger.used(7) == 1
     assert sentences(lambda: reserve(ledger, run(), 1)) == [
         f"run.interrupted: run R-7/1/1 was interrupted {MAXIMUM_STARTS} times; allowed: at most "
         f"{MAXIMUM_STARTS} starts. To do: raise `attempt`."
     ]
-    assert ledger.used(APPROVAL) == 1
+    assert ledger.used(7) == 1
 
 
 def test_interrupted_run_that_ends_is_answered_the_same(site: Open) -> None:
@@ -190,7 +218,7 @@ def test_twenty_callers_at_once_never_get_more_than_the_limit(ledger: Ledger, li
     with ThreadPoolExecutor(20) as pool:
         started = list(pool.map(attempt, range(1, 21)))
     assert sum(started) == limit
-    assert ledger.used(APPROVAL) == limit
+    assert ledger.used(7) == limit
 
 
 def test_one_run_asked_for_by_twenty_callers_is_charged_once(ledger: Ledger) -> None:
@@ -202,7 +230,7 @@ def test_one_run_asked_for_by_twenty_callers_is_charged_once(ledger: Ledger) -> 
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(attempt, range(20)))
-    assert ledger.used(APPROVAL) == 1
+    assert ledger.used(7) == 1
 
 
 def results(folder: Path) -> list[str]:
@@ -222,7 +250,7 @@ def test_results_of_older_rounds_are_deleted(ledger: Ledger, tmp_path: Path) -> 
         "run.id: the result of run R-7/1/1 is no longer kept; allowed: results of the latest "
         "round. To do: use the update that was sent then, or run another round."
     ]
-    assert ledger.used(APPROVAL) == 5
+    assert ledger.used(7) == 3
 
 
 def test_results_of_one_round_are_kept_together(ledger: Ledger) -> None:
@@ -250,7 +278,7 @@ def test_ledger_survives_reopening(site: Open) -> None:
     site.ledger.settle(run(1), RELEASED)
     reserve(site.ledger, run(2), 2)
     ledger = site.reopen()
-    assert ledger.used(APPROVAL) == 2
+    assert ledger.used(7) == 2
     assert reserve(ledger, run(1), 2) == RELEASED
     assert len(sentences(lambda: reserve(ledger, run(3), 2))) == 1
 

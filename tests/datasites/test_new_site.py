@@ -133,6 +133,7 @@ def test_birth_of_a_site_is_in_its_log(site: Site) -> None:
     assert events == [
         ("site created", "st-marys", {"public_key": key.public_hex}),
         ("account created", OWNER, {"account_role": "owner"}),
+        ("policy changed", "university-hospital v1", {}),
     ]
 
 

@@ -49,6 +49,7 @@ def test_approved_job_runs_and_releases_exactly_what_it_returned(hospital, rita)
     assert update.metrics == {"loss": 0.5}
     assert events_of(hospital, study) == [
         "request submitted",
+        "request rehearsed",
         "request approved",
         "run started",
         "update released",
@@ -247,7 +248,7 @@ def test_kill_during_a_run_leaves_the_run_to_be_made_again_under_one_charge(lone
     update = hospital.run(study)
     assert update.examples == 120
     assert study.status().iloc[0]["runs used"] == "1 of 10"
-    assert events_of(hospital, study)[2:] == [
+    assert events_of(hospital, study)[3:] == [
         "run started",
         "run interrupted",
         "run started",
@@ -255,25 +256,39 @@ def test_kill_during_a_run_leaves_the_run_to_be_made_again_under_one_charge(lone
     ]
 
 
-def test_changed_policy_stops_standing_approvals(lonely_hospital):
+def test_changed_policy_stops_standing_approvals_until_they_are_confirmed(lonely_hospital):
     hospital = lonely_hospital
     hospital.trial.wait_until_up()
     study = hospital.submit(hospital.connect(), factories.DOUBLE_JOB)
-    hospital.trial.stop()
-    file = hospital.trial.site.path / "policy.yaml"
-    text = file.read_text()
-    try:
-        file.write_text(text.replace("version: 1", "version: 2"))
-        hospital.trial.launch()
-        hospital.trial.wait_until_up()
-        with pytest.raises(RefusedError, match="the hospital's policy has changed since"):
-            hospital.run(study)
-    finally:
-        hospital.trial.stop()
-        file.write_text(text)
-        hospital.trial.launch()
-    hospital.trial.wait_until_up()
     assert hospital.run(study).examples == 120
+    text = (hospital.trial.site.path / "policy.yaml").read_text()
+    hospital.trial.adopt_policy(text.replace("version: 1", "version: 2"), "a new year")
+    with pytest.raises(RefusedError, match="the hospital's policy has changed since"):
+        hospital.run(study, round_number=2)
+    assert list(study.status()["state"]) == ["stopped: the policy changed"]
+    sheet = hospital.decide(study, "approve", "still all right")
+    assert (sheet["state"], sheet["stopped"], sheet["runs"]["used"]) == ("approved", False, 1)
+    assert hospital.run(study, round_number=2).examples == 120
+    assert events_of(hospital, study)[-4:] == [
+        "run refused", "approval confirmed", "run started", "update released",
+    ]  # fmt: skip
+    hospital.trial.adopt_policy(text, "back again")
+
+
+def test_site_does_not_start_on_a_policy_that_nobody_adopted(lonely_hospital):
+    trial = lonely_hospital.trial
+    trial.wait_until_up()
+    trial.stop()
+    file = trial.site.path / "policy.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("maximum: 100", "maximum: 9000"))
+    trial.launch()
+    with pytest.raises(SiteError, match="which nobody adopted") as error:
+        trial.wait_until_up()
+    assert "sitegate policy adopt" in str(error.value)
+    file.write_text(text)
+    trial.launch()
+    trial.wait_until_up()
 
 
 def test_site_does_not_start_on_an_invalid_policy_or_a_damaged_log(lonely_hospital):
@@ -286,7 +301,7 @@ def test_site_does_not_start_on_an_invalid_policy_or_a_damaged_log(lonely_hospit
             "privacy",
         ),
         (trial.site.path / "policy.yaml", lambda _: "", "is empty"),
-        (trial.site.audit, lambda t: t.replace("site started", "site Started", 1), "line 3"),
+        (trial.site.audit, lambda t: t.replace("site started", "site Started", 1), "line 4"),
     ):
         text = file.read_text()
         file.write_text(damage(text))
