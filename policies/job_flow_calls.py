@@ -101,12 +101,12 @@ class Calls(Memory):
         known = sum(entered.node is definition.node for entered in self.stack)
         if known > 1 or len(self.stack) >= MAXIMUM_CALLS:
             return Value(given.trace, merge_all(given.all).cells)
-        caller, loops = self.caller, self.loops
+        caller = self.caller
         self.caller = hash((id(given.node), caller))
         self.stack.append(definition)
         result = self.body(definition, self._bound(definition, first, given, line))
         self.stack.pop()
-        self.caller, self.loops = caller, loops
+        self.caller = caller
         return result
 
     def _arguments(self, node: ast.Call) -> Arguments:
@@ -145,7 +145,7 @@ class Calls(Memory):
         own = join(callee.trace, given.trace)
         if Mark.LOSS in callee.marks:
             return Value(averaged(own, given))
-        return Value(replace(own, pixels=False), marks=frozenset({Mark.LOOSE}))
+        return Value(replace(own, pixels=False, weighted=False), marks=frozenset({Mark.LOOSE}))
 
     def _container(
         self, operation: str, receiver: Value, is_method: bool, given: Arguments, node: ast.Call
@@ -164,8 +164,7 @@ class Calls(Memory):
             if operation == "zip":
                 columns = [self.element(value) for value in given.values]
             else:
-                number = {Mark.COUNTER} if operation == "enumerate" else set()
-                columns = [Value(marks=frozenset(number)), self.element(subject)]
+                columns = [Value(marks=frozenset({Mark.COUNTER})), self.element(subject)]
             for key, column in enumerate(columns):
                 pair.put(key, column, node.lineno)
             cell.parts[None] = Value(cells=frozenset({pair}))
@@ -291,7 +290,7 @@ class Calls(Memory):
             return
         own = strongest(value.trace for value in values)
         if operation in SUMMING_CHANGES:
-            own = summed(own, merge_all(values), self.loops > 0 or operation[:5] in _BY_INDEX)
+            own = summed(own, self.loops > 0 or operation[:5] in _BY_INDEX)
         self.put(target, None, Value(own), name, node.lineno)
 
     def _instance(self, definition: Definition, given: Arguments, line: int) -> Value:
@@ -319,12 +318,13 @@ class Calls(Memory):
             everything = merge_all(self.element(v) for v in given.all if v.cells or v.own.reach)
             values += [merge(everything, merge_all(given.all))] * (len(positional) - len(values))
         before, self.scope = self.scope, definition.scope
+        caller, self.caller = self.caller, 0  # defaults are made once, not at each call
         names = positional[len(positional) - len(parameters.defaults) :] if positional else []
         for name, default in zip(names, parameters.defaults, strict=False):
             scope.names[name] = self.evaluate(default)
         for argument, optional in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True):
             scope.names[argument.arg] = self.evaluate(optional) if optional else NO_VALUE
-        self.scope = before
+        self.scope, self.caller = before, caller
         named = {k: v for k, v in given.keywords.items() if k != "**"}
         rest = merge_all((*values[len(positional) :], *named.values()))
         for name, value in (*zip(positional, values, strict=False), *named.items()):

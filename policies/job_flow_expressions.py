@@ -116,7 +116,7 @@ class Expressions(Calls):
                 index_trace = replace(index_trace, sized=True)
             own = join(own, index_trace)
         marks = frozenset({Mark.PLACE}) if "config" in value.names else item.marks
-        marks |= value.marks & {Mark.RAMP, Mark.WEIGHTED}
+        marks |= value.marks & {Mark.RAMP}
         if Mark.LOOSE in value.marks and key is None:
             marks |= {Mark.LOOSE}
         return merge(Value(own, marks=marks), item)
@@ -146,12 +146,12 @@ class Expressions(Calls):
         first, second = left.trace, right.trace
         if isinstance(operator, ast.MatMult):
             return Value(multiplied(first, second, not first.images_first))
-        marks = (left.marks | right.marks) & {Mark.WEIGHTED, Mark.LIST, Mark.RAMP, Mark.COUNTER}
+        marks = (left.marks | right.marks) & {Mark.LIST, Mark.RAMP, Mark.COUNTER}
         places = {Mark.RAMP, Mark.COUNTER}
         own = join(first, second)
         if own.is_raw:
             if marks & places and isinstance(operator, _WEIGHTING):
-                marks |= {Mark.WEIGHTED}
+                own = replace(own, weighted=True)
             marks -= places
         elif Mark.PLACE in left.marks & right.marks:
             marks |= {Mark.PLACE}

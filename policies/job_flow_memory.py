@@ -56,6 +56,8 @@ class Memory:
         self.risk: Trace | None = None
         """What may have failed in the present `try`."""
         self.loops = 0
+        self.renewed: set[tuple[int, str]] = set()
+        """Names that the present pass of a loop gave a value to: nothing is summed up in them."""
         self.events: list[Event] = []
         self.stack: list[Definition] = []
         self.caller = 0

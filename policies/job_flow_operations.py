@@ -151,10 +151,10 @@ def collected(value: Value) -> Value:
     return value
 
 
-def summed(trace: Trace, value: Value, in_loop: bool) -> Trace:
+def summed(trace: Trace, in_loop: bool) -> Trace:
     """A trace that is added up in a loop; numbers with a weight per pass can be told apart."""
-    if in_loop and Mark.WEIGHTED not in value.marks and trace.reach in (Reach.EVERY, Reach.EACH):
-        return trace if trace.sized else trace.up_to(Reach.MANY)
+    if in_loop and not (trace.weighted or trace.sized) and trace.reach in (Reach.EVERY, Reach.EACH):
+        return trace.up_to(Reach.MANY)
     return trace
 
 
@@ -176,7 +176,7 @@ def _reduced(operation: str, value: Value, axis: tuple[int | None, ...] | None) 
         over_images = any(number not in (0, None) for number in axis)
     if not over_images:
         return Value(own, marks=frozenset({Mark.LOOSE}) & _loose(operation))
-    if own.sized or Mark.WEIGHTED in value.marks or own.reach != Reach.EVERY:
+    if own.sized or own.weighted or own.reach != Reach.EVERY:
         return Value(own, marks=value.marks)
     return Value(own.up_to(Reach.NOTABLE if operation in EXTREMES else Reach.MANY))
 
@@ -186,7 +186,7 @@ def _loose(operation: str) -> frozenset[Mark]:
 
 
 def _counted(operation: str, own: Trace, given: Arguments) -> Trace:
-    if own.reach != Reach.EVERY:
+    if own.reach != Reach.EVERY or own.weighted:
         return own
     weights = given.keywords.get("weights") or (given.values[1:2] or (None,))[0]
     if operation == "bincount" and weights is not None and weights.trace.is_raw:

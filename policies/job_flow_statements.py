@@ -38,11 +38,13 @@ class Statements(Expressions):
         super().__init__()
         self.returned: list[Value] = []
         self.yielded: list[Value] = []
+        self.here = 0
+        """Loops around the present statement in its own function."""
 
     def body(self, definition: Definition, scope: Scope) -> Value:
         """What a function returns when its parameters are the names of `scope`."""
-        outer = self.scope, self.returned, self.yielded
-        self.scope, self.returned, self.yielded = scope, [], []
+        outer = self.scope, self.returned, self.yielded, self.here
+        self.scope, self.returned, self.yielded, self.here = scope, [], [], 0
         if isinstance(definition.node, ast.Lambda):
             self.returned.append(self.evaluate(definition.node.body))
         else:
@@ -52,7 +54,7 @@ class Statements(Expressions):
             cell = self.cell(definition.node)
             self.changes += cell.put(None, merge_all(self.yielded), definition.node.lineno)
             result = Value(result.own, result.cells | {cell})
-        self.scope, self.returned, self.yielded = outer
+        self.scope, self.returned, self.yielded, self.here = outer
         return result
 
     def run(self, statements: Iterable[ast.stmt]) -> None:
@@ -130,6 +132,9 @@ class Statements(Expressions):
 
     def _Assign(self, node: ast.Assign) -> None:
         value = self.evaluate(node.value)
+        if not value.trace.is_raw:
+            names = (n for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+            self.renewed |= {(id(self.scope), n.id) for n in names if isinstance(n.ctx, ast.Store)}
         for target in node.targets:
             self.assign(target, value)
 
@@ -148,7 +153,7 @@ class Statements(Expressions):
             own = collected(Value(own)).own
             self.put(before, None, self.element(added), spelled(target), node.lineno)
         elif adds:
-            own = summed(own, added, self.loops > 0)
+            own = summed(own, self._sums_up(target))
         elif self.loops and _shifts(node) and before.own.reach == Reach.MANY:
             own = replace(before.own, reach=Reach.EVERY)
         stored = Value(own.at(spelled(target), node.lineno))
@@ -160,13 +165,19 @@ class Statements(Expressions):
         else:
             self.assign(target, merge(stored, before))
 
+    def _sums_up(self, target: ast.expr) -> bool:
+        """Whether what is added to the target in one pass of a loop is there in the next."""
+        if isinstance(target, ast.Name):
+            return self.here > 0 and (id(self.scope), target.id) not in self.renewed
+        return self.loops > 0
+
     def _added_at(self, index: Value, own: Trace, added: Value, adds: bool) -> Trace:
         """What an entry of a table tells of the images that were added there."""
         if not adds:
             return join(own, index.trace)
         if added.trace.is_raw and Mark.COUNTER in index.marks and not index.trace.is_raw:
             return collected(Value(own)).own
-        total = summed(join(own, index.trace), added, self.loops > 0)
+        total = summed(join(own, index.trace), self.loops > 0)
         if index.trace.is_raw and index.trace.pixels and total.reach == Reach.MANY:
             return replace(total, reach=Reach.NOTABLE)
         return total
@@ -257,14 +268,19 @@ class Statements(Expressions):
 
     def _repeat(self, statements: list[ast.stmt], begin: Callable[[], object]) -> None:
         self.loops += 1
+        self.here += 1
+        outer = self.renewed
         for _ in range(_PASSES):
             before, changes = dict(self.scope.names), self.changes
+            self.renewed = set()
             begin()
             self.run(statements)
             self._merge_names(before)
             if changes == self.changes and _shape(before) == _shape(self.scope.names):
                 break
+        self.renewed = outer
         self.loops -= 1
+        self.here -= 1
 
     def _With(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
@@ -359,6 +375,7 @@ def _shape(names: dict[str, Value]) -> dict[str, tuple[object, ...]]:
     return {
         name: (
             value.own.reach, value.own.pixels, value.own.images_first, value.own.sized,
+            value.own.weighted,
             value.cells, value.names, value.definitions, value.marks,
         )
         for name, value in names.items()

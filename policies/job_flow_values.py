@@ -53,6 +53,8 @@ class Trace:
     """The first axis of the array runs over images."""
     sized: bool = False
     """The length is what the data decide, not only the entries."""
+    weighted: bool = False
+    """Multiplied by the number of a place: what is added up so can be told apart again."""
 
     @property
     def is_raw(self) -> bool:
@@ -86,8 +88,9 @@ def join(first: Trace, second: Trace) -> Trace:
         first.pixels or second.pixels,
         first.images_first and second.images_first,
         first.sized or second.sized,
+        first.weighted or second.weighted,
     )
-    if joined == (first.pixels, first.images_first, first.sized):
+    if joined == (first.pixels, first.images_first, first.sized, first.weighted):
         return first
     return Trace(first.reach, first.path, *joined)
 
@@ -103,8 +106,6 @@ class Mark(Enum):
     """0, 1, 2 and so on."""
     COUNTER = auto()
     """The number of a pass of a loop."""
-    WEIGHTED = auto()
-    """Multiplied by a counter: adding such numbers up can be undone."""
     LIST = auto()
     """A list, set or dictionary: adding to it keeps every item."""
     LOSS = auto()
