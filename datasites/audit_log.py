@@ -121,15 +121,14 @@ class AuditLog:
 
     def _checkpoint(self) -> None:
         """Sign in the log; then, when that is on the disk, beside it."""
-        signed = sign_checkpoint(
-            self._key, self._site, self._chain.lines, self._chain.head, utc_now()
-        )
-        self._write(Event.CHECKPOINT, "site", "audit log", detail=signed.model_dump(mode="json"))
+        self._write(Event.CHECKPOINT, "site", "audit log", detail=self._signed())
         self._since_checkpoint = 0
-        beside = sign_checkpoint(
-            self._key, self._site, self._chain.lines, self._chain.head, utc_now()
-        )
-        write_private(checkpoint_path(self._path), canonical_json(beside.model_dump(mode="json")))
+        write_private(checkpoint_path(self._path), canonical_json(self._signed()))
+
+    def _signed(self) -> dict[str, Any]:
+        chain = self._chain
+        signed = sign_checkpoint(self._key, self._site, chain.lines, chain.head, utc_now())
+        return signed.model_dump(mode="json")
 
     def _rotate(self) -> None:
         """Put the file aside under the number of its first line, and go on in a new one.
@@ -155,10 +154,11 @@ class AuditLog:
         except OSError:
             older.unlink()
             raise
-        os.close(self._file)
+        old_file = self._file
+        self._open()
+        os.close(old_file)
         self._chain, self._since_checkpoint = chain, 1
         self._rotate_at = self._rotate_bytes
-        self._open()
 
     def _open(self, unfinished_bytes: int = 0) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -169,6 +169,11 @@ class AuditLog:
     def _write(self, event: Event, actor: str, subject: str, **fields: Any) -> None:
         content = event_content(event, actor, subject, utc_now(), **fields)
         raw, chain = self._chain.extend(canonical_json(content))
+        if not self._is_in_place():
+            raise RecordError(
+                f"the audit log {self._path.name} is no longer the file that the site writes, so "
+                "nothing was done; put it back and start the site again"
+            )
         try:
             if self._half_a_line:
                 os.ftruncate(self._file, self._size)
@@ -186,6 +191,13 @@ class AuditLog:
                 "the audit log cannot be written, so nothing was done; is the disk full?"
             ) from error
         self._chain, self._size, self._half_a_line = chain, self._size + len(raw), False
+
+    def _is_in_place(self) -> bool:
+        """Whether what is written can be read: the file was not moved, removed or replaced."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._file))
+        except OSError:
+            return False
 
 
 def _coming(path: Path) -> Path:

@@ -329,6 +329,27 @@ def test_event_that_cannot_be_written_leaves_the_log_as_it_was(
     assert verify_log(path, KEY.public_hex).lines == 3
 
 
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_nothing_is_written_to_a_log_that_is_no_longer_in_its_place(
+    tmp_path: Path, how: str
+) -> None:
+    path, elsewhere = tmp_path / "audit.jsonl", tmp_path / "elsewhere.jsonl"
+    log = AuditLog(path, KEY)
+    log.append(Event.LOGIN, "rita", "login")
+    content = path.read_bytes()
+    path.rename(elsewhere)
+    if how == "removed":
+        elsewhere.unlink()
+    if how == "replaced":
+        path.write_bytes(content)
+    for work in (lambda: log.append(Event.LOGIN, "rita", "login"), log.checkpoint):
+        with pytest.raises(RecordError, match="is no longer the file that the site writes"):
+            work()
+    log.close()
+    assert not elsewhere.exists() or elsewhere.read_bytes() == content
+    assert not path.exists() or path.read_bytes() == content
+
+
 @pytest.mark.parametrize("kept", ["checkpoint", "older file"])
 def test_log_that_was_removed_is_missed(tmp_path: Path, kept: str) -> None:
     path = tmp_path / "audit.jsonl"

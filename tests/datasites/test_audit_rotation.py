@@ -204,8 +204,8 @@ def dies_before(call: int, work: Callable[[Callable[[int], Any]], None]) -> tupl
 
 def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: Path) -> None:
     def work(done: Callable[[int], Any]) -> None:
-        log = AuditLog(path, KEY, rotate_bytes=SMALL)
-        for k in range(1, 13):
+        log = AuditLog(path, KEY, rotate_bytes=1_200)
+        for k in range(1, 6):
             log.append(Event.RUN_STARTED, "rita", f"R-1/{k}/1")
             done(k)
         log.close()
@@ -222,8 +222,8 @@ def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: P
         if path.exists():
             found = verify_log(path, KEY.public_hex)
             assert found.intact, (call, found)
-        log = AuditLog(path, KEY, rotate_bytes=SMALL)  # the next start
-        for k in range(13, 26):
+        log = AuditLog(path, KEY, rotate_bytes=1_200)  # the next start
+        for k in range(6, 9):
             log.append(Event.RUN_STARTED, "rita", f"R-1/{k}/1")
         log.close()
         assert verify_log(path, KEY.public_hex).intact
@@ -231,10 +231,10 @@ def test_kill_between_any_two_system_calls_loses_and_damages_nothing(tmp_path: P
         # The event under way at the kill may be there, since it is written before its effect.
         started = [f"R-1/{k}/1" for k in range(1, done + 1)]
         assert runs[: len(started)] == started
-        assert runs[len(started) :][-13:] == [f"R-1/{k}/1" for k in range(13, 26)]
-        assert len(runs) in (done + 13, done + 14)
+        assert runs[len(started) :][-3:] == [f"R-1/{k}/1" for k in range(6, 9)]
+        assert len(runs) in (done + 3, done + 4)
         assert list(folder.glob(".*.next")) == []
-    assert call > 40
+    assert call > 30
     assert any(".audit.jsonl.next" in names for names in states)
     assert any(
         "audit-000000001.jsonl" in names and ".audit.jsonl.next" in names for names in states
