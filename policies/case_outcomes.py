@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +66,15 @@ def run_cases(file: CaseFile, policy: Policy) -> Report:
     Raises:
         CaseError: What a case changes does not fit.
     """
-    outcomes = tuple(_outcome(case, file.request, policy) for case in file.cases)
+    outcomes = tuple(case_outcomes(file, policy))
     tested = {rule for outcome in outcomes for rule in outcome.rules}
     untested = tuple(rule for rule in _rules(file, policy) if rule not in tested)
     return Report(policy.title, outcomes, untested)
+
+
+def case_outcomes(file: CaseFile, policy: Policy) -> Iterator[Outcome]:
+    """What comes of each case, one after the other; raises as `run_cases`."""
+    return (_outcome(case, file.request, policy) for case in file.cases)
 
 
 def _rules(file: CaseFile, policy: Policy) -> list[str]:
@@ -82,8 +87,7 @@ def _rules(file: CaseFile, policy: Policy) -> list[str]:
 def _outcome(case: Case, start: Start, policy: Policy) -> Outcome:
     findings = _findings(case, start, policy)
     verdict, deciding = _verdict(case, findings)
-    kept = verdict == case.expect
-    kept = kept and (verdict == "approvable" or deciding == set(case.rules))
+    kept = verdict == case.expect and deciding == set(case.rules)
     expected, found = _words(case.expect, case.rules), _words(verdict, deciding)
     rules = list(case.rules)
     if case.review is not None:
@@ -106,7 +110,9 @@ def _verdict(case: Case, findings: list[Finding]) -> tuple[str, set[str]]:
     for word in (Severity.WARN, Severity.READ):
         if noticed := by_severity[word] & about:
             return word.value, noticed
-    return "approvable", about
+    # Rules on a run list what they refuse only; rules on a request also say what is kept.
+    spoken = about if case.about_a_run else {finding.rule for finding in findings}
+    return "approvable", about & spoken
 
 
 def _findings(case: Case, start: Start, policy: Policy) -> list[Finding]:

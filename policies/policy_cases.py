@@ -149,6 +149,11 @@ class Case(Strict):
         """The deciding rules."""
         return (self.rule,) if isinstance(self.rule, str) else self.rule
 
+    @property
+    def about_a_run(self) -> bool:
+        """Whether the case is about a run's arguments or its update, not about the request."""
+        return self.config is not None or self.update is not None
+
     def ask(self, start: Start) -> Ask:
         """The whole request of this case.
 
