@@ -45,7 +45,7 @@ def _left(lines: Sequence[Line]) -> list[Statement]:
 def _kept(lines: Sequence[Line]) -> list[Statement]:
     """Runs that gave nothing, and calls that were refused, each kind in one sentence."""
     told = (
-        (Event.UPDATE_REFUSED, "run", "did not pass a rule, and its update stayed", "rules"),
+        (Event.UPDATE_REFUSED, "run", "ended with an update that rules kept at the site", "rules"),
         (Event.RUN_FAILED, "run", "failed", "kind"),
         (Event.RUN_INTERRUPTED, "run", "was interrupted because the site stopped", ""),
         (Event.RUN_REFUSED, "call", "was refused before anything ran", "rules"),

@@ -22,8 +22,8 @@ PROVES = (
     "nothing in them was changed since.",
     "Text, terms, policies, decisions and approvals in this folder are those whose hashes and "
     "signatures stand in the lines.",
-    "Every sentence follows from the lines that it names; Sitegate makes the same sentences from "
-    "them again.",
+    "Every sentence follows from the lines and documents that it names; Sitegate makes the same "
+    "sentences from them again.",
 )
 DOES_NOT_PROVE = (
     "That things happened as the site wrote them down: the log is the site's own account.",

@@ -21,7 +21,10 @@ Sentence = Callable[[Line, Titles], str]
 def sentence(line: Line, titles: Titles) -> str | None:
     """The sentence for a line; None for events that are counted together with others."""
     write = _SENTENCES.get(line["event"])
-    return f"On {when(line['time'])} {write(line, titles)}." if write else None
+    if write is None:
+        return None
+    text = f"On {when(line['time'])} {write(line, titles)}"
+    return text if text.endswith("…") else f"{text}."
 
 
 def when(time: str) -> str:
@@ -47,7 +50,7 @@ def counted(number: int, noun: str) -> str:
 def _who(line: Line) -> str:
     role = line["role"]
     if line["actor"] == "site":
-        return "the site itself"
+        return "the site"
     return f"{line['actor']} ({role})" if role else str(line["actor"])
 
 

@@ -32,12 +32,12 @@ def setting_statements(lines: Sequence[Line], documents: Documents) -> list[Stat
         text = _rehearsal_in_words(report, digest)
         found.append(Statement(Safe.SETTINGS, text, Basis.DOCUMENT, numbers(naming), (REHEARSALS,)))
     settings = documents.settings
-    whose = "the hospital's own" if settings.own_certificate else "one made for trials"
+    whose = "the hospital's certificate" if settings.own_certificate else "a certificate for trials"
     found.append(
         Statement(
             Safe.SETTINGS,
-            f"When this was exported, the site answered researchers at {settings.url} with TLS, "
-            f"with a certificate that is {whose}; its sandbox was {settings.sandbox}.",
+            f"At the export the site answered researchers at {settings.url} over TLS, with "
+            f"{whose}; its sandbox was: {settings.sandbox}.",
             Basis.CONFIGURATION,
             documents=(SETTINGS,),
         )
@@ -76,7 +76,7 @@ def _rehearsal_in_words(report: Rehearsal, digest: str) -> str:
     tried = ", ".join(f"{name} ({times})" for name, times in report.attempts)
     attempts = f"It tried: {tried}" if tried else "It tried no file, socket or process"
     return (
-        f"The rehearsal {short(digest)} ended with `{report.outcome}`, with "
+        f"The rehearsal {short(digest)} ended with “{report.outcome}” and "
         f"{counted(len(report.refused), 'refusal')}. {attempts}. Influence of single mock images: "
         f"{report.influence}."
     )

@@ -116,7 +116,7 @@ def _project(lines: Sequence[Line], documents: Documents) -> list[Statement]:
         Statement(
             Safe.PROJECTS,
             f"The text that was asked for has {len(documents.job.splitlines())} lines; its entry "
-            f"is `{terms.entry}`, and it asks for {terms.access} access to the images.",
+            f"is “{terms.entry}”, and it asks for {terms.access} access to the images.",
             Basis.DOCUMENT,
             asked,
             (JOB, TERMS),

@@ -106,7 +106,7 @@ class _Case:
             Cell(Sight.YES, "wrote it"),
             self._released_cell("the updates that left, as computed: no noise was added"),
             self._released_cell("as declared, with the number of images used"),
-            Cell(Sight.NO, "only answers to the own calls", (LEAKS,)),
+            Cell(Sight.NO, "only the answers to its own calls", (LEAKS,)),
         )
 
     def other_hospitals(self) -> tuple[Cell, ...]:
@@ -150,18 +150,17 @@ class _Case:
             Cell(Sight.YES, everything),
             Cell(Sight.YES, everything),
             Cell(Sight.YES, everything),
-            Cell(Sight.YES, f"{everything}; changes are found"),
+            Cell(Sight.YES, "and with the site's key a new one can be written: keep checkpoints"),
         )
 
     def network_observer(self) -> tuple[Cell, ...]:
         """Who sees the packets between researcher and site."""
         hidden = Cell(Sight.NO, "TLS", (CALLS,))
-        never = Cell(Sight.NO, "not sent", (CANARIES,))
         size = "TLS; size and time of calls show"
         return (
-            hidden,
-            hidden,
-            never,
+            Cell(Sight.NO, "not sent"),
+            Cell(Sight.NO, "not sent"),
+            Cell(Sight.NO, "not sent", (CANARIES,)),
             hidden,
             Cell(Sight.PARTLY, size, (CALLS,)) if self._released else Cell(Sight.NO, "none left"),
             hidden,

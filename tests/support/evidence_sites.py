@@ -94,9 +94,7 @@ class EvidenceSite:
             influence="no single image stands out",
         )  # fmt: skip
         with self.open.records.write() as session:
-            session.add(
-                RehearsalRow(request=number, at=report.at, report=report.model_dump_json())
-            )
+            session.add(RehearsalRow(request=number, at=report.at, report=report.model_dump_json()))
 
     def approve(self, number: int, acting: Acting = OLIVIA) -> None:
         approve(self.open, self.syft, number, acting, "as agreed in the steering group")
@@ -159,9 +157,7 @@ class EvidenceSite:
         )  # fmt: skip
         with self.open.records.write() as session:
             session.add(
-                Researcher(
-                    email=RITA, name="Rita", institution=institution, created_at=utc_now()
-                )
+                Researcher(email=RITA, name="Rita", institution=institution, created_at=utc_now())
             )
 
 
