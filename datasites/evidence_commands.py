@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,8 @@ def verify(
         for check in checks:
             _print(check)
         word = "VERIFIED" if holds else "NOT VERIFIED"
-        out.print(f"{word}: {folder}", style="bold" if holds else "bold red", soft_wrap=True)
+        style = "bold" if holds else "bold red"
+        out.print(f"{word}: {folder}", style=style, markup=False, soft_wrap=True)
     if not holds:
         raise typer.Exit(3)
 
@@ -96,6 +98,9 @@ def _number(request: str) -> int:
 
 def _public_key(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii").strip()
+        key = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"there is no public key at {file}") from error
+    if re.fullmatch("[0-9a-f]{64}", key) is None:
+        raise ConfigurationError(f"{file} holds no public key of a site: 64 hex digits")
+    return key

@@ -65,11 +65,12 @@ def verify_evidence(path: Path, public_hex: str) -> list[Check]:
     manifest, manifest_problems = _manifest(files, public_hex)
     lines, log_problems = _lines(files, public_hex)
     documents, document_problems = _documents(files)
+    statement_problems = ["without log and documents, nothing can be derived"]
     if documents and lines:
         document_problems = find_contradictions(files, documents, lines, public_hex)
         statement_problems = list(_statements(files, documents, lines))
-    else:
-        statement_problems = ["without log and documents, nothing can be derived from them"]
+    elif documents:
+        document_problems = ["without a log that holds, there is nothing to compare them with"]
     return [
         Check("manifest", "The manifest is signed by the site's key.", tuple(manifest_problems)),
         Check(
