@@ -95,6 +95,7 @@ def _make_site(
             policy_sha256=made.sha256,
         )
         remember_policy(records, made, policy.read_text(encoding="utf-8"), "site", reason)
+        audit.checkpoint()
         add_person(records, owner_email, owner_name, owner_password, config.minimum_password)
     finally:
         records.close()

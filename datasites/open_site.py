@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from datasites.adopted_policy import policy_in_force
-from datasites.audit_log import AuditLog, Event, check_log, read_events
+from datasites.audit_log import AuditLog, Event, read_events
 from datasites.catalogue import is_intact
 from datasites.config import Site
 from datasites.errors import DatasetError
@@ -52,11 +52,9 @@ class OpenSite:
         self.bwrap: Bubblewrap | None = (
             find_bubblewrap() if site.config.sandbox == "bubblewrap" else None
         )
-        if site.audit.exists():
-            self._check_log(site.audit)
         self.records = Records(site.database_url)
         self.policy = policy_in_force(site, self.records)
-        self.audit = AuditLog(site.audit, self.key)
+        self.audit = AuditLog(site.audit, self.key, site.config.name)
         self.ledger = Ledger(self.records, site.state / "results")
         self.deciding = threading.RLock()
         self.rehearsing = threading.Lock()
@@ -126,6 +124,3 @@ class OpenSite:
                 cage.close()
         self.records.close()
         self.audit.close()
-
-    def _check_log(self, path: Path) -> None:
-        check_log(path, self.key.public_hex)
