@@ -17,6 +17,7 @@ from datasites.errors import ConfigurationError
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.people import generate_password
 from datasites.person_commands import person_app
+from datasites.policy_commands import policy_app
 from datasites.request_commands import request_app
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.add_typer(request_app, name="request")
 app.add_typer(account_app, name="account")
 app.add_typer(person_app, name="person")
 app.add_typer(audit_app, name="audit")
+app.add_typer(policy_app, name="policy")
 
 
 @app.command()
@@ -45,7 +47,8 @@ def init(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port.")] = 8443,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy to copy; default: the example for chest X-rays.")
+        Path | None,
+        typer.Option(help="Policy to copy; default: the university hospital's example."),
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="The hospital's own, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,

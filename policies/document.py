@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +31,15 @@ from policies.yaml_text import parse_yaml
 
 
 class PolicyError(ValueError):
-    """A policy that is missing or invalid; the message names the field."""
+    """A policy that is missing or invalid; the message names the field.
+
+    Attributes:
+        problems: One sentence for each field that does not fit.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class Policy(Strict):
@@ -123,9 +132,8 @@ def parse_policy(text: str, source: str = "the policy") -> Policy:
     try:
         return Policy.model_validate(plain)
     except ValidationError as error:
-        raise PolicyError(
-            f"{source} is not valid: " + "; ".join(validation_sentences(error, Policy))
-        ) from error
+        problems = validation_sentences(error, Policy)
+        raise PolicyError(f"{source} is not valid: {'; '.join(problems)}", problems) from error
 
 
 def load_policy(path: Path) -> Policy:

@@ -73,6 +73,17 @@ def check_request(ask: Ask, policy: Policy) -> list[Finding]:
     return [finding for rule in RULES.values() for finding in rule(ask, policy)]
 
 
+def check_dataset(name: str, version: str, facts: DatasetFacts, policy: Policy) -> list[Finding]:
+    """The policy's verdict on a dataset version, whoever may ask for it and for what."""
+    terms = Terms(
+        title="any", purpose="any", entry="any", dataset=name, version=version, access="arrays",
+        runs=1, expires_in_days=1,
+    )  # fmt: skip
+    ask = Ask("", terms, facts, Requester(""))
+    sections = ("dataset", "examples", "dominance", "publishing")
+    return [finding for section in sections for finding in RULES[section](ask, policy)]
+
+
 def _requester(ask: Ask, policy: Policy) -> Iterator[Finding]:
     accounts, institutions = policy.requesters.accounts, policy.requesters.institutions
     who = ask.requester

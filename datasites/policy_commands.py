@@ -1,0 +1,151 @@
+"""`sitegate policy`: check, explain, compare and test policies, and see what a new one would do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.padding import Padding
+from rich.text import Text
+
+from datasites.command_line import JsonOption, SiteOption, err, out, print_json, say, told_plainly
+from datasites.config import load_site
+from datasites.errors import ConfigurationError
+from datasites.policy_impact import policy_impact
+from datasites.show_policy import print_impact, print_report
+from policies.case_outcomes import Report, run_cases
+from policies.document import Policy, PolicyError, load_policy
+from policies.explain import explain
+from policies.policy_cases import CaseError, load_cases
+from policies.policy_diff import policy_changes
+
+policy_app = typer.Typer(
+    no_args_is_help=True,
+    help="Policies: what they allow, what changes between two, and whether cases come out as "
+    "expected.",
+)
+
+FileArgument = Annotated[Path, typer.Argument(help="The policy's YAML file.")]
+
+
+@policy_app.command("check")
+@told_plainly
+def check(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Say whether a policy is valid, or every field that is not; exit code 2 if it is not."""
+    try:
+        policy = load_policy(file)
+    except PolicyError as error:
+        if as_json:
+            print_json({"valid": False, "problems": list(error.problems)})
+        else:
+            err.print(f"{file} is not valid:", style="red", markup=False)
+            for problem in error.problems:
+                err.print(f"  {problem}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    if as_json:
+        plain = {"name": policy.name, "version": policy.version, "sha256": policy.sha256}
+        print_json({"valid": True, **plain})
+    else:
+        say(f"{policy.title} is valid · sha256 {policy.sha256}")
+
+
+@policy_app.command("explain")
+@told_plainly
+def explain_policy(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Say in plain sentences what a policy allows, refuses, and does not protect against."""
+    sections = explain(_policy(file))
+    if as_json:
+        print_json([asdict(section) for section in sections])
+        return
+    for section in sections:
+        out.print(f"\n{section.heading}", style="bold", markup=False)
+        for sentence in section.sentences:
+            out.print(Padding(Text(sentence), (0, 0, 0, 2)))
+
+
+@policy_app.command("diff")
+@told_plainly
+def diff(
+    old: Annotated[Path, typer.Argument(help="The policy's YAML file before.")],
+    new: Annotated[Path, typer.Argument(help="The policy's YAML file afterwards.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what becomes allowed and what becomes refused from one policy to another."""
+    before, after = _policy(old), _policy(new)
+    changes = policy_changes(before, after)
+    if as_json:
+        print_json([change.as_dict() for change in changes])
+        return
+    say(f"From {before.title} to {after.title}:")
+    if not changes:
+        say("Both say the same.")
+    for effect, group in groupby(changes, key=lambda change: change.effect):
+        out.print(f"\n{effect.capitalize()}", style="bold")
+        for change in group:
+            say(f"  {change.words}  ({change.field})")
+
+
+@policy_app.command("test")
+@told_plainly
+def run_tests(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="Directory of case files, or one; default: the examples' own cases."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Test this policy instead of the ones the files name.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run cases: a request and the verdict that is expected; exit code 1 if any differs."""
+    reports = {str(path): _report(path, policy) for path in _case_files(directory)}
+    if as_json:
+        print_json([{"file": file, **asdict(report)} for file, report in reports.items()])
+    else:
+        for file, report in reports.items():
+            print_report(out, file, report)
+    if any(report.kept < len(report.outcomes) for report in reports.values()):
+        raise typer.Exit(1)
+
+
+@policy_app.command("impact")
+@told_plainly
+def impact(
+    new: Annotated[Path, typer.Argument(help="The YAML file of the policy to be adopted.")],
+    site: SiteOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Say which approvals, requests and datasets of a site a new policy would stop or refuse."""
+    found = policy_impact(load_site(site), _policy(new), dt.datetime.now(dt.UTC))
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_impact(out, found)
+
+
+def _policy(file: Path) -> Policy:
+    try:
+        return load_policy(file)
+    except PolicyError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _case_files(directory: Path | None) -> list[Path]:
+    where = directory or Path(str(files("policies").joinpath("cases")))
+    found = sorted(where.glob("*.yaml")) if where.is_dir() else [where]
+    if not found:
+        raise ConfigurationError(f"{where} has no case files; they end in .yaml")
+    return found
+
+
+def _report(path: Path, policy: Path | None) -> Report:
+    try:
+        cases = load_cases(path)
+        return run_cases(cases, _policy(policy or path.parent / cases.policy))
+    except CaseError as error:
+        raise ConfigurationError(str(error)) from error
