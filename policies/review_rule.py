@@ -64,7 +64,7 @@ class RiskTier(Requirement):
 class RehearsalRule(Strict):
     """The trial run on the mock that precedes every approval."""
 
-    images: int = Field(default=24, ge=0, le=64)
+    images: int = Field(default=16, ge=0, le=64)
     """How many mock images are changed, one at a time, to see what each moves in the result."""
     time_s: int = Field(default=60, ge=1, le=3600)
     """Wall time of the whole rehearsal, in seconds."""

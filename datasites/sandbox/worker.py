@@ -46,11 +46,17 @@ TRACED = 60
 WATCHED = (
     "open", "import", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn",
     "os.spawn", "os.kill", "os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink",
-    "os.truncate", "os.listdir", "os.scandir", "shutil.", "ctypes.", "pickle.", "mmap.", "pty.",
-    "signal.", "resource.", "sys._getframe", "sys.settrace", "gc.", "code.", "marshal.",
-    "glob.", "tempfile.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.", "fcntl.",
+    "os.truncate", "os.listdir", "os.scandir", "shutil.", "ctypes.", "pickle.", "pty.",
+    "sys.settrace", "glob.", "tempfile.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.",
 )  # fmt: skip
 """Audit events (Python's audit events table) that an honest training job does not raise."""
+PLAIN = (
+    "builtins.len", "builtins.range", "builtins.int", "builtins.float", "builtins.min",
+    "builtins.max", "builtins.sum", "builtins.abs", "builtins.all", "builtins.any",
+    "builtins.round", "builtins.zip", "builtins.sorted", "builtins.isinstance", "list.", "dict.",
+    "str.", "tuple.", "set.", "int.", "float.", "__main__.",
+)  # fmt: skip
+"""Calls that tell a reader nothing."""
 LIBRARIES = frozenset({"numpy", "torch", "torchvision", "safetensors", "scipy", "sklearn"})
 READABLE = (sys.prefix, sys.base_prefix, "/usr/lib", "/proc/self/", "/sys/devices/system/cpu")
 """Where libraries read files of their own."""
@@ -235,10 +241,13 @@ class Trace:
             if frame.f_code.co_filename == JOB:
                 return  # its own helpers stand in the text
             name = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname}"
+            if name.endswith("public_api"):  # numpy's functions are all called through this one
+                name = f"numpy.{getattr(frame.f_locals.get('implementation'), '__name__', '?')}"
         else:
             return
-        if len(self._calls) < 10 * TRACED or name in self._calls:
-            self._calls[name.strip(".").removesuffix(".__init__")[:120]] += 1
+        name = name.strip(".").removesuffix(".__init__")[:120]
+        if not name.startswith(PLAIN) and "<locals>" not in name:
+            self._calls[name] += name in self._calls or len(self._calls) < 10 * TRACED
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._on or not event.startswith(WATCHED):
