@@ -183,7 +183,7 @@ def certificate(arrays: dict[str, str]) -> Certificate:
 
 def write_folder(path: Path, files: dict[str, str]) -> Path:
     """An exported folder on disk."""
-    path.mkdir()
+    path.mkdir(parents=True)
     for name, text in files.items():
         (path / name).write_bytes(text.encode())
     return path
