@@ -10,10 +10,12 @@ from sqlalchemy import select
 
 from datasites.audit_log import AuditLog, Event
 from datasites.config import Site
-from datasites.errors import ConfigurationError, DecisionError
+from datasites.errors import AccountError, ConfigurationError, DecisionError
 from datasites.files import write_private
-from datasites.people import Acting, Role
+from datasites.keys import load_site_key
+from datasites.people import STRANGER, Acting, Role, check_person, is_person
 from datasites.records import PolicyRow, Records, utc_now
+from datasites.site_lock import only_one
 from policies.document import Policy, PolicyError, parse_policy
 
 
@@ -49,6 +51,33 @@ def adopt_policy(
     remember_policy(records, policy, text, acting.email, reason.strip())
     write_private(site.path / site.config.policy, text.encode(), 0o644)
     return policy
+
+
+def adopt_while_stopped(site: Site, person: str, password: str, text: str, reason: str) -> Policy:
+    """Adopt a policy while the site does not run.
+
+    Raises:
+        ConfigurationError: The site runs after all, or the text is not a valid policy.
+        AccountError: The password is wrong.
+        DecisionError: The person is no owner, or gave no reason.
+    """
+    with only_one(site.state / "site.lock"):
+        audit = AuditLog(site.audit, load_site_key(site.keys), site.config.name)
+        records = Records(site.database_url)
+        try:
+            try:
+                acting = check_person(records, person, password)
+            except AccountError as error:
+                actor = person if is_person(records, person) else STRANGER
+                audit.append(
+                    Event.LOGIN_REFUSED, actor, "policy", wanted_to="adopt a policy",
+                    reason=str(error),
+                )  # fmt: skip
+                raise
+            return adopt_policy(site, records, audit, acting, text, reason)
+        finally:
+            records.close()
+            audit.close()
 
 
 def remember_policy(records: Records, policy: Policy, text: str, person: str, reason: str) -> None:

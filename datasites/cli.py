@@ -14,7 +14,9 @@ from datasites.config import load_site
 from datasites.control import Control
 from datasites.dataset_commands import dataset_app
 from datasites.errors import ConfigurationError
+from datasites.evidence_commands import evidence_app
 from datasites.new_site import checked_config, example_policy, make_site
+from datasites.page_command import page
 from datasites.people import generate_password
 from datasites.person_commands import person_app
 from datasites.policy_commands import policy_app
@@ -35,6 +37,8 @@ app.add_typer(account_app, name="account")
 app.add_typer(person_app, name="person")
 app.add_typer(audit_app, name="audit")
 app.add_typer(policy_app, name="policy")
+app.add_typer(evidence_app, name="evidence")
+app.command()(page)
 
 
 @app.command()

@@ -56,6 +56,10 @@ class Control:
         self._socket = path
         self._headers = {"X-Session": session[0], "X-Address": session[1]} if session else {}
 
+    def is_running(self) -> bool:
+        """Whether a site listens behind the socket."""
+        return _answers(self._socket)
+
     def status(self) -> Json:
         """Name, address, policy and sandbox of the running site."""
         return self._get("/status")

@@ -20,6 +20,7 @@ from datasites.certificate import read_certificate
 from datasites.countersignature import countersign
 from datasites.decisions import approve, checked_reason, deny, request_changes, revoke
 from datasites.errors import AccountError, DatasetError, DecisionError, SiteError
+from datasites.evidence import export_evidence
 from datasites.open_site import OpenSite, SyftSide
 from datasites.people import (
     STRANGER,
@@ -45,6 +46,7 @@ from datasites.review import review, summarise
 from datasites.sessions import Session, Sessions
 from datasites.signed_decisions import LineComment
 from policies.contract import Line
+from policies.explain import explain
 from policies.strict import Strict
 
 MAXIMUM_EVENTS = 2000
@@ -189,8 +191,6 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
 
     @app.get("/policy")
     def policy() -> dict[str, Any]:
-        from policies.explain import explain
-
         history = adopted_policies(site.records)
         return {
             "title": site.policy.title,
@@ -397,8 +397,6 @@ def _add_records(app: FastAPI, site: OpenSite, door: _Door) -> None:
     @app.post("/requests/{number}/evidence")
     def evidence(request: Request, number: int, said: Identified) -> dict[str, str]:
         acting = door.let_in(request, said, "export evidence", f"R-{number}")
-        from datasites.evidence import export_evidence
-
         return export_evidence(site, number, acting)
 
 

@@ -13,13 +13,16 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
+from datasites.adopted_policy import adopt_while_stopped
 from datasites.command_line import JsonOption, SiteOption, err, out, print_json, say, told_plainly
 from datasites.config import load_site
+from datasites.control import Control
 from datasites.errors import ConfigurationError
+from datasites.person_options import PasswordFileOption, PersonOption, given_password
 from datasites.policy_impact import policy_impact
 from datasites.show_policy import print_impact, print_report
 from policies.case_outcomes import Report, run_cases
-from policies.document import Policy, PolicyError, load_policy
+from policies.document import Policy, PolicyError, load_policy, parse_policy
 from policies.explain import explain
 from policies.policy_cases import CaseError, load_cases
 from policies.policy_diff import policy_changes
@@ -126,6 +129,59 @@ def impact(
         print_json(found.as_dict())
     else:
         print_impact(out, found)
+
+
+@policy_app.command("adopt")
+@told_plainly
+def adopt(
+    file: FileArgument,
+    person: PersonOption,
+    reason: Annotated[str, typer.Option(prompt=True, help="Why it changes, for the log.")],
+    site: SiteOption = Path(),
+    password_file: PasswordFileOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
+) -> None:
+    """Let a policy be in force, as an owner; what changes is shown first.
+
+    The event is logged, the policy is copied into the site's records and to its policy.yaml.
+    Standing approvals stop until they are confirmed with `sitegate request approve`. A running site
+    takes it at once; it works while the site is stopped, too.
+    """
+    opened, new = load_site(site), _policy(file)
+    text = file.read_text(encoding="utf-8")
+    control = Control(opened.control_socket)
+    running = control.is_running()
+    if running:
+        before = control.policy()
+        say(f"In force: {before['title']} (sha256 {before['sha256'][:12]}…)")
+        for change in policy_changes(parse_policy(before["text"]), new):
+            out.print(Padding(Text(f"{change.effect}: {change.words}"), (0, 0, 0, 2)))
+    if not yes:
+        typer.confirm(f"Adopt {new.title} (sha256 {new.sha256[:12]}…)?", abort=True)
+    password = given_password(password_file)
+    if running:
+        control.adopt_policy(text, person, password, reason)
+    else:
+        adopt_while_stopped(opened, person, password, text, reason)
+    say(f"{new.title} is in force. Approvals under another policy wait to be confirmed:")
+    say("  sitegate request list --state approved")
+
+
+@policy_app.command("show")
+@told_plainly
+def show(site: SiteOption = Path(), as_json: JsonOption = False) -> None:
+    """Show the policy in force at a running site: its text, and every one before it."""
+    plain = Control(load_site(site).control_socket).policy()
+    if as_json:
+        print_json(plain)
+        return
+    say(plain["text"].rstrip())
+    say(f"\n# in force: {plain['title']}, sha256 {plain['sha256']}")
+    for row in plain["history"]:
+        say(
+            f"# {row['adopted_at'][:16].replace('T', ' ')} UTC  {row['sha256'][:12]}…  "
+            f"{row['adopted_by']}: {row['reason']}"
+        )
 
 
 def _policy(file: Path) -> Policy:
