@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, RedirectResponse, Response
@@ -22,8 +20,6 @@ FORGED = (
     "The form was not sent by this page for your session, so nothing was done. Go back, load the "
     "page again, and repeat it."
 )
-
-logger = logging.getLogger(__name__)
 
 
 def page_app(settings: PageSettings) -> ASGIApp:
@@ -67,9 +63,8 @@ def _add_refusals(app: FastAPI, settings: PageSettings) -> None:
         return _message(404, "Not found", "There is no such page.")
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        logger.error("page path=%s", request.url.path, exc_info=error)
-        return _message(500, "Something broke", "It is written to the page's log. Nothing was "
+    async def broken(_request: Request, _error: Exception) -> Response:  # uvicorn tells of it
+        return _message(500, "Something broke", "It is told on the page's console. Nothing was "
                         "decided unless the audit log says so.")  # fmt: skip
 
 

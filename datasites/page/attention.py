@@ -19,7 +19,12 @@ Sheet = Mapping[str, Any]
 PER_RULE = 4
 """Findings of one rule and severity that are listed; the policy's table has them all."""
 CHANGED_LINES = 3
-"""Changed lines that are listed."""
+"""So few changed lines are shown at once."""
+SAID = {
+    "job.flow": "Something of single images may leave",
+    "privacy.mode": "Privacy of single patients",
+}
+"""Rules whose findings need a sentence before them to be understood."""
 
 
 class Kind(StrEnum):
@@ -44,7 +49,7 @@ class Point:
         rule: The policy's rule that says so; empty where no rule does.
         anchor: The part of the sheet that has it.
         line: The line of the text that it is about.
-        code: That line.
+        code: That line, or the lines that changed.
     """
 
     kind: Kind
@@ -53,7 +58,7 @@ class Point:
     rule: str = ""
     anchor: str = "policy"
     line: int | None = None
-    code: str = ""
+    code: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +116,23 @@ def _of_policy(
         rule, line = finding["rule"], finding["line"]
         told[rule] += 1
         if told[rule] <= PER_RULE:
+            said = SAID.get(rule)
             yield Point(
                 kind,
-                finding["seen"],
-                _instead(finding),
+                said or _capital(finding["seen"]),
+                finding["seen"] if said else _instead(finding),
                 rule,
                 f"L{line}" if line else "policy",
                 line,
-                lines[line - 1].strip() if line and line <= len(lines) else "",
+                (lines[line - 1].strip(),) if line and line <= len(lines) else (),
             )
     for rule, number in told.items():
         if number > PER_RULE:
             yield Point(kind, f"{number - PER_RULE} more of this rule", "", rule)
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _instead(finding: Mapping[str, Any]) -> str:
@@ -174,15 +184,16 @@ def _of_comparison(comparison: Mapping[str, Any] | None) -> Iterator[Point]:
         return
     changed = [row for row in comparison["rows"] if row["change"] != "same"]
     differ = f"{counted(len(changed), 'line')} {'differs' if len(changed) == 1 else 'differ'}"
-    yield Point(Kind.CHANGED, f"{differ} from {earlier}, {standing}", anchor="diff")
-    if len(changed) > CHANGED_LINES:
-        return
-    for row in changed:
-        line = row["new_line"]
-        if line is None:
-            removed = f"Line {row['old_line']} of {earlier} is gone"
-            yield Point(Kind.CHANGED, removed, anchor="diff", code=row["old"].strip())
-        else:
-            how = "is new" if row["change"] == "added" else "is different"
-            yield Point(Kind.CHANGED, f"Line {line} {how}", anchor=f"L{line}", line=line,
-                        code=row["new"].strip())  # fmt: skip
+    only = changed[0]["new_line"] if len(changed) == 1 else None
+    yield Point(
+        Kind.CHANGED,
+        f"{differ} from {earlier}, {standing}",
+        anchor=f"L{only}" if only else "diff",
+        line=only,
+        code=tuple(map(_changed, changed)) if len(changed) <= CHANGED_LINES else (),
+    )
+
+
+def _changed(row: Mapping[str, Any]) -> str:
+    """A changed line as it is now, or as it was where it is gone."""
+    return f"− {row['old'].strip()}" if row["new"] is None else f"+ {row['new'].strip()}"

@@ -40,6 +40,8 @@ def code_lines(
 ) -> list[CodeLine]:
     """Every line of a text with what was found on it."""
     lines = source_lines(text)
+    if len(lines) > 1 and not lines[-1]:  # the end of the last line is no line
+        lines.pop()
     if max(map(len, lines)) > LONGEST_COLOURED:
         coloured = [_mark(line, in_code=True) for line in lines]
     else:

@@ -132,7 +132,7 @@ def _sheet(
         number=found["request"],
         state=RequestState(found["state"]),
         attention=what_to_look_at(found),
-        rules=_by_severity(found["findings"]),
+        rules=sorted(found["findings"], key=lambda finding: -Severity(finding["severity"]).rank),
         lines=code_lines(found["text"], found["findings"], changed_lines(rows)),
         diff=side_by_side(rows),
         choices=possible,
@@ -193,15 +193,6 @@ def _remarks(form: Mapping[str, str]) -> list[tuple[int, str]]:
     """The remarks on lines that a form has, by line."""
     found = [(_REMARK.fullmatch(name), text.strip()) for name, text in form.items()]
     return sorted((int(name[1]), text) for name, text in found if name and text)
-
-
-def _by_severity(findings: list[dict[str, Any]]) -> list[tuple[Severity, list[dict[str, Any]]]]:
-    """Findings grouped, most serious first."""
-    return [
-        (severity, group)
-        for severity in reversed(Severity)
-        if (group := [f for f in findings if f["severity"] == severity])
-    ]
 
 
 def _done(done: str, found: Mapping[str, Any]) -> str:
