@@ -53,10 +53,15 @@ def allowed(job: JobText) -> str:
 
 def check(job: JobText) -> Iterator[Finding]:
     """Findings about names, in the order of the tree."""
+    if job.names.tangled:
+        yield _warn(
+            "a name that stands for very many things", "a name for one thing", _WITHOUT, None
+        )
     used_as_values = set(_values(job))
+    inner = {node.value for node in job.nodes if isinstance(node, ast.Attribute)}
     for node in job.nodes:
         for name in sorted(job.names.of(node)):
-            yield from _check_name(name, node, job)
+            yield from _check_name(name, node, job, whole=node not in inner)
         if isinstance(node, ast.Name) and node in used_as_values:
             yield from _check_value(node, job)
         elif isinstance(node, ast.keyword) and node.arg in PARALLEL:
@@ -65,7 +70,7 @@ def check(job: JobText) -> Iterator[Finding]:
             yield from _check_pattern(node)
 
 
-def _check_name(name: str, node: ast.AST, job: JobText) -> Iterator[Finding]:
+def _check_name(name: str, node: ast.AST, job: JobText, whole: bool) -> Iterator[Finding]:
     line = getattr(node, "lineno", None)
     first, last = name.split(".", 1)[0], name.rsplit(".", 1)[-1]
     if last == "__init__":
@@ -83,7 +88,7 @@ def _check_name(name: str, node: ast.AST, job: JobText) -> Iterator[Finding]:
         yield Finding(
             RULE, Severity.READ, f"`{name}`: {DOUBTFUL[name]}", "plain code", _WITHOUT, line
         )
-    forbidden = _forbidden(name, job)
+    forbidden = _forbidden(name, job) if whole else None  # once for a chain of attributes
     if forbidden:
         do = "return arrays; files and processes are not available"
         yield refuse(RULE, f"use of `{shown(name, 80)}`", f"anything but `{forbidden}`", do, line)

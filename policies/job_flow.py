@@ -17,12 +17,13 @@ It is advice. A reader should know what it does not see:
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policies.job_flow_calls import DATASET
+from policies.job_flow_calls import DATASET, spelled_key
 from policies.job_flow_memory import Entangled, Event
 from policies.job_flow_statements import Statements
-from policies.job_flow_values import Cell, Definition, Reach, Scope, Step, Trace, Value
+from policies.job_flow_values import NOTHING, Cell, Definition, Reach, Scope, Step, Trace, Value
 
 _SHOWN = 6
 
@@ -36,9 +37,17 @@ class Leak:
     line: int
 
     @property
+    def order(self) -> tuple[object, ...]:
+        """Of two leaks with one name the greater is told: the closer to images, then the longer."""
+        return (self.trace.reach, len(self.trace.path), self.line, self.trace.path)
+
+    @property
     def way(self) -> str:
         """The way in words: `images (line 5) -> x (line 9) -> weights["w"] (line 14)`."""
-        return way(self.trace.at(self.name, self.line))
+        path = self.trace.path
+        if path and path[-1].name == self.name:
+            path = path[:-1]
+        return way((*path, Step(self.name, self.line)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,9 @@ def follow(tree: ast.Module, entry: str) -> Flow:
     return Flow(tuple(leaks), tuple(events))
 
 
-def way(trace: Trace) -> str:
-    """A trace's steps in one line; of a long way the middle is left out."""
-    steps = [f"{step.name} (line {step.line})" for step in trace.path]
+def way(path: Sequence[Step]) -> str:
+    """Steps in one line; of a long way the middle is left out."""
+    steps = [f"{step.name} (line {step.line})" for step in path]
     if len(steps) > _SHOWN:
         steps = [*steps[: _SHOWN // 2], "…", *steps[-(_SHOWN // 2) :]]
     return " -> ".join(steps)
@@ -79,12 +88,12 @@ class _Reader(Statements):
             for d in self.scope.names.get(entry, Value()).definitions
             if isinstance(d.node, ast.FunctionDef)
         ]
-        leaks: dict[tuple[str, int], Leak] = {}
+        leaks: dict[str, Leak] = {}
         for definition in sorted(found, key=lambda d: d.node.lineno):
             for leak in self._leaks_of(definition):
-                known = leaks.get((leak.name, leak.line))
-                if known is None or leak.trace.reach > known.trace.reach:
-                    leaks[leak.name, leak.line] = leak
+                known = leaks.setdefault(leak.name, leak)
+                if leak.order > known.order:
+                    leaks[leak.name] = leak
         return sorted(leaks.values(), key=lambda leak: (leak.line, leak.name))
 
     def _leaks_of(self, definition: Definition) -> list[Leak]:
@@ -100,27 +109,28 @@ class _Reader(Statements):
             scope.names[argument.arg] = value
         self.stack.append(definition)
         result = self.body(definition, scope)
-        return _ends(result, "result", definition.node.lineno, set())
+        return _ends(result, "result", definition.node.lineno, set(), NOTHING)
 
 
-def _ends(value: Value, name: str, line: int, seen: set[Cell]) -> list[Leak]:
+def _ends(value: Value, name: str, line: int, seen: set[Cell], above: Trace) -> list[Leak]:
     """Every key of a result under which something of single images leaves."""
     leaks = []
-    if value.own.reach >= Reach.NOTABLE:
-        last = value.own.path[-1] if value.own.path else Step(name, line)
-        leaks.append(Leak(value.own, name, max(line, last.line)))
-    for cell in value.cells - seen:
-        seen = seen | {cell}
+    own = value.own
+    if own.reach >= Reach.NOTABLE and own.path != above.path:
+        last = own.path[-1] if own.path else Step(name, line)
+        leaks.append(Leak(own, name, max(line, last.line)))
+    for cell in sorted(value.cells - seen, key=lambda c: c.number):
+        seen.add(cell)
         for key, part in cell.parts.items():
             below = _below(name, key)
-            leaks.extend(_ends(part, below, cell.lines.get(key, line), seen))
+            leaks.extend(_ends(part, below, cell.lines.get(key, line), seen, own))
     return leaks
 
 
 def _below(name: str, key: str | int | None) -> str:
     if key is None:
         return name
-    shown = f'"{key}"' if isinstance(key, str) else str(key)
+    shown = spelled_key(key)
     if name == "result" and isinstance(key, str):
         return key if key.isidentifier() else f"result[{shown}]"
     return f"{name}[{shown}]"

@@ -355,7 +355,7 @@ def _reachable(value: Value) -> Iterable[Cell]:
             waiting.extend(part.cells - seen)
             seen |= part.cells
     # In the order of the text, so that the same text is always told in the same words.
-    return sorted(seen, key=lambda c: c.made_by.node.lineno if c.made_by else 0)
+    return sorted(seen, key=lambda c: c.number)
 
 
 def _in_order(value: Value) -> list[Definition]:
@@ -378,6 +378,11 @@ def key_of(node: ast.expr) -> Key:
     return None
 
 
+def spelled_key(key: Key) -> str:
+    """A key as a text spells it."""
+    return f'"{key}"' if isinstance(key, str) else "…" if key is None else str(key)
+
+
 def spelled(node: ast.expr) -> str:
     """A name, its attributes and its constant keys, as the text spells them."""
     if isinstance(node, ast.Name):
@@ -386,5 +391,5 @@ def spelled(node: ast.expr) -> str:
         return f"{spelled(node.value)}.{node.attr}"
     if isinstance(node, ast.Subscript):
         key = key_of(node.slice)
-        return f"{spelled(node.value)}[{'…' if key is None else repr(key)}]"
+        return f"{spelled(node.value)}[{spelled_key(key)}]"
     return "…"

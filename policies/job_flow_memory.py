@@ -74,7 +74,7 @@ class Memory:
 
     def cell(self, node: ast.AST) -> Cell:
         """The object that an expression makes, one for each place that calls the function."""
-        return self._cells.setdefault((id(node), self.caller), Cell())
+        return self._cells.setdefault((id(node), self.caller), Cell(number=len(self._cells)))
 
     @contextmanager
     def decided_by(self, trace: Trace, what: str, line: int) -> Iterator[None]:

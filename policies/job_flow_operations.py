@@ -161,6 +161,8 @@ def summed(trace: Trace, in_loop: bool) -> Trace:
 def multiplied(left: Trace, right: Trace, left_axes: bool) -> Trace:
     """A matrix product; `left_axes` says that its left side lies across the images."""
     product = join(left, right)
+    if not (left.is_raw and right.is_raw):
+        product = replace(product, pixels=False)  # scores of a linear model
     if left_axes and left.reach == Reach.EVERY == right.reach:
         return product.up_to(Reach.MANY)
     return product
@@ -175,6 +177,8 @@ def _reduced(operation: str, value: Value, axis: tuple[int | None, ...] | None) 
     else:
         over_images = any(number not in (0, None) for number in axis)
     if not over_images:
+        if operation in ("argmax", "argmin"):
+            own = replace(own, pixels=False)  # the number of a class
         return Value(own, marks=frozenset({Mark.LOOSE}) & _loose(operation))
     if own.sized or own.weighted or own.reach != Reach.EVERY:
         return Value(own, marks=value.marks)

@@ -125,6 +125,8 @@ class Cell:
     parts: dict[Key, Value] = field(default_factory=dict)
     lines: dict[Key, int] = field(default_factory=dict)
     made_by: Definition | None = None
+    number: int = 0
+    """In the order in which the text makes its objects."""
 
     def put(self, key: Key, value: Value, line: int) -> bool:
         """Adds a part, what was there before stays; says whether the data reach further now."""

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 
 _PASSES = 10
 """Names given to names given to names: how many times in a row are followed."""
+_MEANINGS = 12
+"""Meanings of one name that are kept; an honest name has one."""
+_PARTS = 12
+"""Dots in a name that was given to another; `a = a.b` would go on for ever."""
 
 
 class Names:
@@ -32,13 +36,24 @@ class Names:
         """Names that an import binds."""
         self.modules = frozenset(t.split(".")[0] for ts in self._known.values() for t in ts)
         """The top-level modules that are imported."""
+        self.tangled = False
+        """Some name has more meanings than are kept."""
         given = [pair for node in nodes for pair in _given(node)]
         for _ in range(_PASSES):
-            before = sum(map(len, self._known.values()))
-            for name, value in given:
-                self._known[name] |= {full for full in self.of(value) if full != name}
-            if before == sum(map(len, self._known.values())):
+            if not sum(self._give(name, value) for name, value in given):
                 break
+
+    def _give(self, name: str, value: ast.expr) -> bool:
+        """Adds the meanings of a value to a name; says whether any was new."""
+        known = self._known[name]
+        imported = {full for full in self.of(value) if full.split(".")[0] in self.modules}
+        new = imported - known
+        if len(known) + len(new) > _MEANINGS or any(n.count(".") > _PARTS for n in new):
+            self.tangled = True
+        if self.tangled:
+            return False
+        known |= new
+        return bool(new)
 
     def of(self, node: ast.AST) -> set[str]:
         """What a name or a chain of attributes may stand for; empty for other nodes."""
@@ -52,7 +67,7 @@ class Names:
                 roots.add(node.id)
         else:
             roots = {"?"} if below else set()
-        return {".".join([root, *reversed(below)]) for root in roots if len(root) < 200}
+        return {".".join([root, *reversed(below)]) for root in roots}
 
 
 def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

@@ -55,5 +55,5 @@ def _raised(word: str, line: int, trace: Trace | None) -> Finding:
 def _finding(seen: str, allowed_instead: str, do: str, line: int, trace: Trace | None) -> Finding:
     if trace is None:
         return Finding(RULE, Severity.READ, seen, allowed_instead, do, line)
-    seen = f"{seen}, decided by {way(trace)}"
+    seen = f"{seen}, decided by {way(trace.path)}"
     return Finding(RULE, Severity.WARN, seen, allowed_instead, do, line)

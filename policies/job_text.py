@@ -8,6 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from policies.findings import Finding, refuse
 from policies.job_flow import Flow, follow
@@ -17,6 +18,8 @@ from policies.sections import JobRule
 MAXIMUM_BYTES = 200_000
 MAXIMUM_NESTING = 60
 """Expressions and blocks within each other; what nests deeper is not meant to be read."""
+MAXIMUM_PER_LINE = 40
+"""Names, values and operators for each line that the policy allows; honest jobs have 10 to 20."""
 
 
 def job_sha256(text: str) -> str:
@@ -74,6 +77,14 @@ def read_job(text: str, entry: str, rule: JobRule) -> JobText | Finding:
             "a Python 3.11 module",
             "run it once before submitting",
             line,
+        )
+    most = MAXIMUM_PER_LINE * rule.maximum_lines
+    if next(islice(ast.walk(tree), most, None), None) is not None:
+        return refuse(
+            "job.syntax",
+            f"more than {most:,} names, values and operators",
+            f"at most {MAXIMUM_PER_LINE} for each of {rule.maximum_lines} lines",
+            "shorten the job",
         )
     deep = _deepest(tree)
     if deep is not None:
