@@ -30,7 +30,7 @@ class Manifest(Strict):
     """File -> SHA-256, of every file but this one."""
     public_key: Digest
     """The site's public key."""
-    signature: str = Field(default="", max_length=200)
+    signature: str = Field(default="", pattern="^[0-9a-f]*$", max_length=128)
     """Ed25519 over the canonical JSON of the other fields."""
 
     @property

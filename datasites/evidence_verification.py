@@ -32,7 +32,7 @@ from datasites.evidence_documents import (
 )
 from datasites.evidence_excerpt import read_excerpt
 from datasites.evidence_folder import read_folder
-from datasites.evidence_manifest import Manifest
+from datasites.evidence_manifest import Manifest, manifest_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ def _manifest(files: Mapping[str, str], public_hex: str) -> tuple[Manifest | Non
             f"{MANIFEST} was not signed by the key given ({public_hex[:12]}…); it names the key "
             f"{manifest.public_key[:12]}… of site {manifest.site!r}"
         ]
+    if files[MANIFEST] != manifest_file(manifest):
+        return manifest, [f"{MANIFEST} says what was signed, and is written in another form"]
     return manifest, []
 
 
