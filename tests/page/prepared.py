@@ -7,7 +7,7 @@ from typing import Any
 
 from policies.contract import ArrayContract, Bound, Contract
 
-HONEST_TRAINING = '''\
+HONEST_TRAINING = """\
 # Trains a small network on the means of 16 regions of each image.
 #
 # Reads     the `train` split: images and labels.
@@ -53,9 +53,9 @@ def cross_entropy(score, labels):
 
     likely = np.where(labels == 1, score, 1 - score)
     return float(-np.log(np.clip(likely, 1e-9, 1)).mean())
-'''
+"""
 
-HONEST_EVALUATION = '''\
+HONEST_EVALUATION = """\
 # Evaluates the small network; only the mean loss and the share of right answers leave.
 #
 # Reads     the `test` split: images and labels.
@@ -81,7 +81,7 @@ def train(data, weights, config):
         },
         "examples": len(labels),
     }
-'''
+"""
 
 COPIES_AN_IMAGE = HONEST_TRAINING.replace(
     '"hidden": hidden.astype', '"hidden": images[0].reshape(16, 4).astype'
@@ -97,7 +97,9 @@ LEAKS_LABELS = HONEST_TRAINING.replace(
 )
 
 WRITES_FILES = HONEST_TRAINING.replace(
-    "    import numpy as np\n\n    images", "    import numpy as np\n    import socket\n\n    images", 1
+    "    import numpy as np\n\n    images",
+    "    import numpy as np\n    import socket\n\n    images",
+    1,
 )
 
 

@@ -15,7 +15,11 @@ import httpx
 from datasites.people import Role
 from datasites.trial import TrialSite, free_port
 
-OWNER, SECOND, COMPLIANCE = "owner@st-marys.example", "ben@st-marys.example", "cleo@st-marys.example"
+OWNER, SECOND, COMPLIANCE = (
+    "owner@st-marys.example",
+    "ben@st-marys.example",
+    "cleo@st-marys.example",
+)
 PASSWORD = "correct horse battery staple"
 START_S = 30
 
@@ -25,10 +29,12 @@ class RunningPage:
 
     def __init__(self, site: Path, *options: str) -> None:
         self.port = free_port()
-        command = "import typer; from datasites.page_command import page; typer.run(page)"
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed when the page has ended
         self._process = subprocess.Popen(
-            [sys.executable, "-c", command, "--site", str(site), "--port", str(self.port), *options],
+            [
+                *(sys.executable, "-m", "datasites.cli", "page"),
+                *("--site", str(site), "--port", str(self.port), *options),
+            ],
             stdout=self._said,
             stderr=subprocess.STDOUT,
         )
