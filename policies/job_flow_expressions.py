@@ -32,8 +32,8 @@ from policies.job_flow_values import (
 
 _WEIGHTING = (ast.Mult, ast.Div, ast.FloorDiv, ast.Pow, ast.LShift, ast.Add, ast.Sub, ast.BitOr)
 _TRANSPOSED = {"T", "mT", "H", "mH"}
-_IN_PLACE = {"data", "grad", "weight", "bias", "running_mean", "running_var"}
-_POINTERS = {"imag", "real", "flat", "values", "indices"}
+_LONGEST = 100
+"""Characters of a dotted name that is followed; libraries have no longer ones."""
 
 
 class Expressions(Calls):
@@ -57,7 +57,7 @@ class Expressions(Calls):
     def attribute(self, value: Value, name: str, line: int) -> Value:
         """What an attribute of a value may be."""
         trace = value.trace
-        names = frozenset(f"{known}.{name}" for known in value.names)
+        names = frozenset(f"{known}.{name}" for known in value.names if len(known) < _LONGEST)
         if name in FREE_ATTRIBUTES:
             own = trace if trace.sized else trace.up_to(Reach.NOTHING)
             return Value(own, names=names, marks=frozenset({Mark.LOOSE}))

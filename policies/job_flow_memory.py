@@ -23,7 +23,7 @@ from policies.job_flow_values import (
     merge,
 )
 
-MAXIMUM_STEPS = 25_000
+MAXIMUM_EXPRESSIONS = 10_000
 """Expressions that are looked at; a text that needs more is not followed to its end."""
 MAXIMUM_DEPTH = 150
 
@@ -69,7 +69,7 @@ class Memory:
     def spend(self) -> None:
         """Counts one expression."""
         self._steps += 1
-        if self._steps > MAXIMUM_STEPS or self.depth > MAXIMUM_DEPTH:
+        if self._steps > MAXIMUM_EXPRESSIONS or self.depth > MAXIMUM_DEPTH:
             raise Entangled
 
     def cell(self, node: ast.AST) -> Cell:
