@@ -344,6 +344,8 @@ def test_a_job_that_is_full_of_markup_is_shown_as_text(site) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_factories_and_folder_hold_the_same_job(site) -> None:
-    files = export_evidence(site.open, site.submit(), CARLA)
-    assert files["job.py"] == factories.DOUBLE_JOB
+def test_the_text_is_there_byte_for_byte(site, tmp_path) -> None:
+    job = factories.DOUBLE_JOB.replace("\n", "\r\n") + "# für alle, ohne Zeilenende"
+    number = site.submit(job=job)
+    exported(site, number, tmp_path)
+    assert (tmp_path / f"R-{number}" / "job.py").read_bytes() == job.encode()

@@ -74,11 +74,11 @@ class EvidenceSite:
         for k in range(lines):
             self.append(Event.LOGIN, "login", "mallory@uni.example", address=f"198.51.100.{k}")
 
-    def submit(self, **changes: Any) -> int:
+    def submit(self, job: str = factories.DOUBLE_JOB, **changes: Any) -> int:
         """Submit a request for the dataset version; its number."""
         wanted = factories.terms(**{"version": self.version, **changes})
         terms = canonical_json(wanted.model_dump(mode="json")).decode()
-        return submit_request(self.open, self.syft, RITA, factories.DOUBLE_JOB, terms).id
+        return submit_request(self.open, self.syft, RITA, job, terms).id
 
     def rehearse(self, number: int, actor: str = "site") -> None:
         """Record a rehearsal as one that ran."""
