@@ -12,8 +12,8 @@ RULE = "job.calls"
 UNSAFE_METHODS = frozenset({"tofile", "dump", "dumps", "ctypes", "setflags"})
 """Attributes of arrays that write files or reach raw memory, whatever the array is called."""
 MEMORY = frozenset({
-    "data_ptr", "from_dlpack", "frombuffer", "fromstring", "from_file", "memmap", "_mmap",
-    "storage", "tobytes", "tostring", "to_dlpack", "typed_storage", "untyped_storage",
+    "data_ptr", "filename", "from_dlpack", "frombuffer", "fromstring", "from_file", "memmap",
+    "_mmap", "storage", "tobytes", "tostring", "to_dlpack", "typed_storage", "untyped_storage",
     "as_strided", "packbits", "unpackbits", "share_memory_", "getbuffer", "newbuffer",
 })  # fmt: skip
 """Attributes that turn arrays into bytes or bytes into arrays, or show memory as it is."""
@@ -38,6 +38,11 @@ DOUBTFUL = {
     "id": "an address in memory",
     "object": "Python's internals",
 }
+METHODS = frozenset({
+    "__call__", "__enter__", "__exit__", "__getitem__", "__init__", "__iter__", "__len__",
+    "__next__", "__repr__",
+})  # fmt: skip
+"""Special methods that a model or a dataset may define; others run when nobody calls them."""
 PARALLEL = frozenset({"num_workers", "n_jobs", "multiprocessing_context", "worker_init_fn"})
 
 
@@ -68,6 +73,8 @@ def check(job: JobText) -> Iterator[Finding]:
             yield from _check_workers(node)
         elif isinstance(node, ast.MatchClass):
             yield from _check_pattern(node)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield from _check_definition(node)
 
 
 def _check_name(name: str, node: ast.AST, job: JobText, whole: bool) -> Iterator[Finding]:
@@ -160,6 +167,15 @@ def _check_pattern(node: ast.MatchClass) -> Iterator[Finding]:
         if attribute.startswith("__"):
             seen = f"`{shown(attribute)}` in a pattern"
             yield refuse(RULE, seen, "no access to Python's internals", _WITHOUT, node.lineno)
+
+
+def _check_definition(node: ast.FunctionDef | ast.ClassDef) -> Iterator[Finding]:
+    name, line = node.name, node.lineno
+    if isinstance(node, ast.ClassDef):
+        if any(keyword.arg == "metaclass" for keyword in node.keywords):
+            yield _warn("a metaclass", "plain classes", _WITHOUT, line)
+    elif name.startswith("__") and name.endswith("__") and name not in METHODS:
+        yield _warn(f"a definition of `{shown(name)}`", "plain methods", _WITHOUT, line)
 
 
 def _warn(seen: str, allowed_instead: str, do: str, line: int | None) -> Finding:

@@ -7,31 +7,27 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 
-from policies.job_flow_memory import Event, Memory
+from policies.job_flow_effects import Effects
 from policies.job_flow_operations import (
     CALLERS,
-    CONTAINER_CHANGES,
     EXTREMES,
     FREE,
     LOSSES,
     REDUCING,
     SIZES,
-    SUMMING_CHANGES,
     TABLES,
     Arguments,
     apply,
     averaged,
     collected,
-    is_change,
     multiplied,
-    summed,
 )
+from policies.job_flow_syntax import key_of
 from policies.job_flow_values import (
     NO_VALUE,
     SOURCE,
     Cell,
     Definition,
-    Key,
     Mark,
     Reach,
     Scope,
@@ -41,7 +37,6 @@ from policies.job_flow_values import (
     join,
     merge,
     merge_all,
-    strongest,
 )
 
 DATASET = "data"
@@ -53,7 +48,7 @@ MAXIMUM_CALLS = 8
 """Calls within calls that are followed."""
 
 
-class Calls(Memory):
+class Calls(Effects):
     """The rules for calls; expressions and bodies are read by the classes below this one."""
 
     @abstractmethod
@@ -74,19 +69,19 @@ class Calls(Memory):
             receiver, callee, is_method = NO_VALUE, self.evaluate(node.func), False
             operation = min((n.rsplit(".", 1)[-1] for n in callee.names), default="")
         given = self._arguments(node)
-        if f"{DATASET}.arrays" in callee.names:
-            return self._source(node)
-        if any(name.startswith(f"{DATASET}.") for name in callee.names):
-            return NO_VALUE  # the hospital's own trainer, and the card
-        own_code = self._own_code(callee, receiver, operation, given, node)
+        source = self._source(node) if f"{DATASET}.arrays" in callee.names else NO_VALUE
+        others = {name for name in callee.names if not name.startswith(f"{DATASET}.")}
+        if callee.names and not others and not callee.definitions:
+            return source  # or the hospital's own trainer, or the card
+        own_code = self._own_code(callee, given, node)
         if own_code is not None:
-            return own_code
+            return merge(source, own_code)
         if not callee.names and not is_method:
             return self._model(callee, given, node)
-        shaped = self._container(operation, receiver, is_method, given, node)
-        if shaped is not None:
-            return shaped
-        return self._operation(operation, receiver, callee, is_method, given, node)
+        found = self._container(operation, receiver, is_method, given, node)
+        if found is None:
+            found = self._operation(operation, receiver, callee, is_method, given, node)
+        return merge(source, found)
 
     @abstractmethod
     def attribute(self, value: Value, name: str, line: int) -> Value:
@@ -123,18 +118,11 @@ class Calls(Memory):
         cell.put(1, labels, node.lineno)
         return Value(cells=frozenset({cell}), marks=frozenset({Mark.LOOSE}))
 
-    def _own_code(
-        self, callee: Value, receiver: Value, operation: str, given: Arguments, node: ast.Call
-    ) -> Value | None:
-        """What functions of the text give, None when none is called."""
+    def _own_code(self, callee: Value, given: Arguments, node: ast.Call) -> Value | None:
+        """What functions and methods of the text give, None when nothing else may be called."""
         results = [self.enter(d, d.bound_to, given, node.lineno) for d in _in_order(callee)]
-        for cell in receiver.cells:
-            method = _method(cell, operation)
-            if method is not None:
-                results.append(self.enter(method, receiver, given, node.lineno))
-        if not results or callee.names:
-            return None
-        return merge_all(results)
+        others = {name for name in callee.names if not name.startswith(f"{DATASET}.")}
+        return merge_all(results) if results and not others else None
 
     def _model(self, callee: Value, given: Arguments, node: ast.Call) -> Value:
         """What an object gives that is called: a model's scores, a loss."""
@@ -193,7 +181,7 @@ class Calls(Memory):
         """What an operation of a library gives."""
         subject = receiver if is_method else (given.values or (NO_VALUE,))[0]
         called = self._called_back(operation, receiver, given, node)
-        self._effects(operation, receiver, callee, is_method, given, node)
+        self.change(operation, receiver, callee, is_method, given, node)
         if operation in _PRODUCTS and (sides := _sides(receiver, is_method, given)):
             left, right = (side.trace for side in sides)
             return Value(multiplied(left, right, not left.images_first))
@@ -238,60 +226,6 @@ class Calls(Memory):
             handed = merge(handed, Value(Trace(Reach.EVERY, (step,))))
         every = Arguments(node, (), {"**": handed})
         return collected(merge_all(self.enter(d, None, every, node.lineno) for d in functions))
-
-    def _effects(
-        self,
-        operation: str,
-        receiver: Value,
-        callee: Value,
-        is_method: bool,
-        given: Arguments,
-        node: ast.Call,
-    ) -> None:
-        """Changes that a call makes to objects."""
-        line = node.lineno
-        if operation == "print":
-            self.events.append(Event("print", given.trace, line))
-        if operation == "backward" and is_method:
-            self.gradient = join(self.gradient, receiver.trace.at("gradient", line))
-        if operation == "step" and self.gradient.reach == Reach.CHOSEN:
-            target = merge_all((receiver, *given.all))
-            self.put(target, None, Value(self.gradient), "step", line)
-        if "out" in given.keywords:
-            self.put(given.keywords["out"], None, Value(given.trace), "out", line)
-        if any(name.endswith(".add.at") for name in callee.names) and given.values:
-            self._counted_at(given, line)
-        elif is_change(operation):
-            self._changed(operation, receiver, is_method, given, node)
-
-    def _counted_at(self, given: Arguments, line: int) -> None:
-        target, index, added = (*given.values, NO_VALUE, NO_VALUE)[:3]
-        own = index.trace if not added.trace.is_raw else added.trace
-        if own.reach == Reach.EVERY and index.trace.is_raw:
-            own = own.up_to(Reach.NOTABLE if index.trace.pixels else Reach.MANY)
-        self.put(target, None, Value(own), "add.at", line)
-
-    def _changed(
-        self, operation: str, receiver: Value, is_method: bool, given: Arguments, node: ast.Call
-    ) -> None:
-        if is_method:
-            target, values = receiver, given.all
-        else:
-            target, values = merge_all(given.all), given.all[1:]
-            if operation == "vector_to_parameters":
-                values = given.all
-        name = f"{spelled(node.func)}()"
-        if operation in CONTAINER_CHANGES:
-            for key, value in given.keywords.items():
-                self.put(target, key, value, name, node.lineno)
-            for value in given.values:
-                item = self.element(value) if operation in ("extend", "update") else value
-                self.put(target, None, collected(item), name, node.lineno)
-            return
-        own = strongest(value.trace for value in values)
-        if operation in SUMMING_CHANGES:
-            own = summed(own, self.loops > 0 or operation[:5] in _BY_INDEX)
-        self.put(target, None, Value(own), name, node.lineno)
 
     def _instance(self, definition: Definition, given: Arguments, line: int) -> Value:
         cell = self.cell(given.node)
@@ -339,7 +273,6 @@ class Calls(Memory):
 
 
 _EVERY = Trace(Reach.EVERY)
-_BY_INDEX = ("index", "scatt")
 
 
 def _sides(receiver: Value, is_method: bool, given: Arguments) -> tuple[Value, ...] | None:
@@ -369,27 +302,3 @@ def _method(cell: Cell, name: str) -> Definition | None:
         if isinstance(statement, ast.FunctionDef) and statement.name == name:
             return Definition(statement, cell.made_by.scope)
     return None
-
-
-def key_of(node: ast.expr) -> Key:
-    """The key that stands in the text, None when it is computed."""
-    if isinstance(node, ast.Constant) and type(node.value) in (str, int):
-        return node.value  # type: ignore[return-value]
-    return None
-
-
-def spelled_key(key: Key) -> str:
-    """A key as a text spells it."""
-    return f'"{key}"' if isinstance(key, str) else "…" if key is None else str(key)
-
-
-def spelled(node: ast.expr) -> str:
-    """A name, its attributes and its constant keys, as the text spells them."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{spelled(node.value)}.{node.attr}"
-    if isinstance(node, ast.Subscript):
-        key = key_of(node.slice)
-        return f"{spelled(node.value)}[{spelled_key(key)}]"
-    return "…"

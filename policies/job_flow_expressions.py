@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from policies.job_flow_calls import Calls, key_of
+from policies.job_flow_calls import Calls
 from policies.job_flow_operations import (
-    FEW,
     FREE_ATTRIBUTES,
     collected,
     multiplied,
 )
+from policies.job_flow_syntax import is_narrow, is_short, key_of
 from policies.job_flow_values import (
     NO_VALUE,
     NOTHING,
@@ -256,7 +256,7 @@ class Expressions(Calls):
     def looped(self, iterable: ast.expr) -> Value:
         """What a loop gives in one pass; a loop over a few numbers picks images."""
         element = self.element(self.evaluate(iterable))
-        if _is_short(iterable):
+        if is_short(iterable):
             marks = (element.marks - {Mark.COUNTER}) | {Mark.PLACE}
             element = replace(element, marks=marks)
             if element.own.reach == Reach.EACH:
@@ -275,7 +275,7 @@ def _picked(value: Value, node: ast.expr, index: Value, first: Value) -> Trace:
     if Mark.LOOSE in value.marks and not isinstance(node, ast.Tuple):
         return own
     if isinstance(outermost, ast.Slice):
-        return replace(own, reach=Reach.CHOSEN) if _is_narrow(outermost) else own
+        return replace(own, reach=Reach.CHOSEN) if is_narrow(outermost) else own
     if own.reach == Reach.EACH:
         return own
     if Mark.COUNTER in first.marks and not first.own.reach:
@@ -283,50 +283,6 @@ def _picked(value: Value, node: ast.expr, index: Value, first: Value) -> Trace:
     if Mark.PLACE in first.marks:
         return replace(own, reach=Reach.CHOSEN)
     return own
-
-
-def _is_narrow(node: ast.Slice) -> bool:
-    """Whether a slice holds few images, as far as the text says."""
-    lower, upper = node.lower, node.upper
-    if upper is None:
-        start = _number(lower)
-        return start is not None and -FEW < start < 0
-    if isinstance(upper, ast.BinOp) and isinstance(upper.op, ast.Add) and lower is not None:
-        width = _number(upper.right)
-        same = ast.dump(upper.left) == ast.dump(lower)
-        return same and width is not None and width < FEW
-    start, end = _number(lower) if lower else 0, _number(upper)
-    return start is not None and end is not None and 0 <= end - start < FEW
-
-
-def _number(node: ast.expr | None) -> int | None:
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = _number(node.operand)
-        return None if number is None else -number
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    return None
-
-
-def _is_short(node: ast.expr) -> bool:
-    """Whether a loop runs over few places that stand in the text."""
-    if isinstance(node, ast.Tuple | ast.List):
-        return all(isinstance(item, ast.Constant) for item in node.elts)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        numbers = [_number(argument) for argument in node.args]
-        return all(n is not None for n in numbers) and _length(numbers) < FEW
-    return False
-
-
-def _length(numbers: list[int | None]) -> int:
-    known = [n or 0 for n in numbers]
-    if not 1 <= len(known) <= 3 or (len(known) == 3 and known[2] == 0):
-        return FEW
-    return (
-        abs(known[1] - known[0]) // abs(known[2])
-        if len(known) == 3
-        else abs(known[0] if len(known) == 1 else known[1] - known[0])
-    )
 
 
 def _methods(cell: Cell, name: str) -> list[Definition]:

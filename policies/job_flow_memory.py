@@ -36,7 +36,7 @@ class Entangled(Exception):
 class Event:
     """A place where something other than the result tells of the data."""
 
-    kind: Literal["raise", "print", "time"]
+    kind: Literal["raise", "print", "time", "fail"]
     trace: Trace
     line: int
 

@@ -67,8 +67,6 @@ CALLERS = frozenset({
     "vectorize", "vmap", "max", "min",
 })  # fmt: skip
 """Operations that call a function which they are given."""
-FEW = 10
-"""A slice of fewer images than this counts as images that the text picks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ LONG_LIST = 64
 LONG_NUMBER = 10**24
 _ENCODED = re.compile(r"[A-Za-z0-9+/=_\-]{80,}|(?:[0-9A-Fa-f]{2}){32,}|(?:\\x[0-9a-f]{2}){16,}")
 _CODE = re.compile(r"\b(import\s+\w+|__\w+__|exec\s*\(|eval\s*\(|lambda\s+\w+:|os\.system)")
+_READS = re.compile(r"\{\w*(\.[A-Za-z_]|\[)[^{}]*\}")
 _DENSE = 4.5
 """Bits per character; prose and names have fewer, base64 has more."""
 
@@ -50,6 +51,8 @@ def _check_constant(node: ast.Constant) -> Iterator[Finding]:
     elif isinstance(value, str):
         if _is_encoded(value):
             yield _warn(f"a text of {len(value)} characters that looks encoded", node.lineno)
+        elif _READS.search(value):
+            yield _warn("a format that reads attributes or items", node.lineno)
         elif _CODE.search(value):
             yield _finding(Severity.READ, "code inside a string", node.lineno)
     elif isinstance(value, int) and abs(value) >= LONG_NUMBER:

@@ -44,6 +44,10 @@ def check(job: JobText) -> Iterator[Finding]:
                 line,
                 trace,
             )
+        elif kind == "fail":
+            yield _finding(
+                "a value that is not used, but may fail", _SEES_FAILURE, "remove it", line, trace
+            )
 
 
 def _raised(word: str, line: int, trace: Trace | None) -> Finding:

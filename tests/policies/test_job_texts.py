@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,14 @@ HONEST = list(entries("honest.txt"))
 HOSTILE = list(entries("hostile.txt"))
 
 
+@cache
+def findings(text: str) -> list[Finding]:
+    return check_job(text, "train", RULE)
+
+
 def alarms(text: str) -> list[Finding]:
     """The findings that say that a text is probably not an honest job."""
-    found = check_job(text, "train", RULE)
-    return [f for f in found if f.severity.rank >= Severity.WARN.rank]
+    return [f for f in findings(text) if f.severity.rank >= Severity.WARN.rank]
 
 
 def rates() -> str:
@@ -60,7 +65,7 @@ def rates() -> str:
 @pytest.mark.parametrize("entry", HONEST, ids=lambda e: e.name)
 def test_honest_text_raises_no_alarm(entry: Entry) -> None:
     assert [f.sentence for f in alarms(entry.text)] == []
-    to_read = [f for f in check_job(entry.text, "train", RULE) if f.severity is Severity.READ]
+    to_read = [f for f in findings(entry.text) if f.severity is Severity.READ]
     assert len(to_read) <= 3
 
 
