@@ -58,9 +58,9 @@ class Policy(Strict):
     dataset that is not named here may be asked for in every version that is published."""
     requesters: RequestersRule = RequestersRule()
     """Who may ask."""
-    purposes: tuple[Use, ...] = Field(default=("research",), min_length=1)
+    purposes: tuple[Use, ...] = Field(default=("research",), min_length=1, max_length=4)
     """What results may be used for."""
-    access: tuple[Access, ...] = Field(min_length=1)
+    access: tuple[Access, ...] = Field(min_length=1, max_length=2)
     """How jobs may see images. `arrays`: any approved training code reads memory-mapped arrays.
     `trainer`: only the hospital's own training loop does; this version does not have it yet."""
     runs: RunsRule

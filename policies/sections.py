@@ -5,7 +5,7 @@ A field without a default has to be written out: no default would be right for e
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
@@ -107,7 +107,7 @@ class ExpiryRule(Strict):
 class ContractRule(Strict):
     """What a request may declare as leaving."""
 
-    dtypes: tuple[DType, ...] = ("float32", "float64", "float16", "int64", "int32")
+    dtypes: tuple[DType, ...] = Field(default=get_args(DType), min_length=1, max_length=5)
     """Types of numbers that arrays may have."""
     maximum_arrays: int = Field(default=2000, ge=0, le=5000)
     """Most weight arrays."""
@@ -122,9 +122,9 @@ class ContractRule(Strict):
 class JobRule(Strict):
     """What the text of a job may contain."""
 
-    imports: tuple[ModulePath, ...] = ("math", "numpy", "torch")
+    imports: tuple[ModulePath, ...] = Field(default=("math", "numpy", "torch"), max_length=100)
     """Modules a job may import, with everything below them."""
-    forbidden_calls: tuple[ModulePath, ...] = UNSAFE_CALLS
+    forbidden_calls: tuple[ModulePath, ...] = Field(default=UNSAFE_CALLS, max_length=1000)
     """Names a job may not use, by their full dotted name, with everything below them."""
     maximum_lines: int = Field(default=300, ge=10, le=5000)
     """Most lines of a job: what nobody can read, nobody can approve."""
@@ -187,7 +187,7 @@ class PublishingRule(Strict):
     """Fewest images of each class; a dataset with a smaller class is not published."""
     minimum_patients: int = Field(default=10, ge=1, le=1_000_000)
     """Fewest patients of a dataset; arrays that name no patients are not held to it."""
-    options: tuple[MethodCode, ...] = ()
+    options: tuple[MethodCode, ...] = Field(default=(), max_length=20)
     """De-identification methods that a version's certificate has to list, as in (0012,0064)."""
     text_search: Literal["required", "if installed", "off"] = "required"
     """Whether pixels are searched for text (Tesseract): without it nothing is published, it is
@@ -198,7 +198,9 @@ class PublishingRule(Strict):
     def _off_is_a_word(cls, value: object) -> object:
         return "off" if value is False else value  # YAML takes a bare `off` for a boolean
 
-    suspect_modalities: tuple[Modality, ...] = ("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC")
+    suspect_modalities: tuple[Modality, ...] = Field(
+        default=("ES", "IVUS", "OP", "OPT", "OT", "SC", "US", "XC"), max_length=50
+    )
     """Modalities whose images are left out unless they are marked as free of burned-in text."""
     recognisable_heads: Literal["refuse", "allow"] = "refuse"
     """CT and MR that may show a face (113102 is not applied)."""

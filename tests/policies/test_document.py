@@ -426,6 +426,24 @@ def test_every_field_of_a_policy_is_described() -> None:
     assert silent == []
 
 
+def test_every_number_of_a_policy_has_a_range_and_every_list_an_end() -> None:
+    schema = Policy.model_json_schema()
+    open_ended = []
+    for name, model in {"Policy": schema, **schema["$defs"]}.items():
+        for field, entry in model.get("properties", {}).items():
+            for kind in entry.get("anyOf", [entry]):
+                ends = {
+                    "integer": [{"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}],
+                    "number": [{"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}],
+                    "array": [{"maxItems"}],
+                    "string": [{"maxLength", "pattern", "enum", "const"}],
+                }.get(kind.get("type"), [])
+                if not all(end & set(kind) for end in ends):
+                    open_ended.append(f"{name}.{field}")
+    bound = {"Bound.value", "Bound.low", "Bound.high"}  # any finite number may be allowed
+    assert set(open_ended) == bound
+
+
 def test_policy_is_frozen() -> None:
     policy = factories.policy()
     with pytest.raises(ValueError, match="frozen"):
