@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from datasites.audit_checkpoint import sign_checkpoint
 from datasites.audit_events import Event
+from datasites.errors import RecordError
 from datasites.evidence_claims import Line
 from datasites.evidence_collection import collect_documents
 from datasites.evidence_crate import make_crate
@@ -85,4 +86,6 @@ def _excerpt(site: OpenSite, documents: Documents, digest: str) -> str:
     )
     shown = select_lines(verified_events(site.site.audit), matter)
     exported = [n for n, line in shown.items() if line["objects"].get(EXPORTED) == digest]
+    if not exported:
+        raise RecordError("the audit log no longer holds the line of this export; look into it")
     return make_excerpt(site.site.audit, shown, exported[0])

@@ -83,7 +83,7 @@ def _decisions(documents: Documents, lines: Sequence[Line], public_hex: str) -> 
     by_signature = {line["detail"].get("signature"): line for line in of_kind(lines, *_DECISIONS)}
     for signed in documents.decisions:
         decision, line = signed.document, by_signature.pop(signed.signature, None)
-        what = f"the decision of {decision.person} in {DECISIONS}"
+        what = f"the decision of {decision.person!r} in {DECISIONS}"
         if not is_signed(
             public_hex, signed_decisions.PURPOSE, signed.signed_bytes, signed.signature
         ):

@@ -85,8 +85,9 @@ def _print(check: Check) -> None:
     if not check.problems:
         say(f"{check.name:<11} ok   {check.holds}")
     for problem in check.problems:
-        line = f"{check.name:<11} BAD  {problem}"
-        out.print(line, style="red", markup=False, soft_wrap=True)
+        # It may quote a file that somebody made to play tricks with a terminal.
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in problem)
+        out.print(f"{check.name:<11} BAD  {shown}", style="red", markup=False, soft_wrap=True)
 
 
 def _number(request: str) -> int:

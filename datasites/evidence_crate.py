@@ -83,7 +83,7 @@ def make_crate(record: Mapping[str, Any], lines: Sequence[Line], files: Mapping[
 def _file(name: str, text: str) -> Entity:
     return {
         "name": name,
-        "encodingFormat": _FORMATS[name.rsplit(".", 1)[-1]],
+        "encodingFormat": _FORMATS.get(name.rsplit(".", 1)[-1], "application/octet-stream"),
         "contentSize": str(len(text.encode())),
         "sha256": sha256(text),
     }

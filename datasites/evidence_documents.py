@@ -175,9 +175,11 @@ def signed_file(documents: Iterable[tuple[str, str]]) -> str:
 
 def _json(files: Mapping[str, str], name: str) -> Any:
     try:
-        return json.loads(files[name])
+        plain = json.loads(files[name])
+        canonical_json(plain)  # refuses what cannot be written again, such as NaN
     except (ValueError, RecursionError) as error:
         raise DocumentError(f"{name} is not JSON") from error
+    return plain
 
 
 def _list(files: Mapping[str, str], name: str) -> list[Any]:

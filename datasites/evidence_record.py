@@ -14,8 +14,9 @@ from datasites.audit_events import Event
 from datasites.evidence_claims import Basis, Line, Safe, of_kind
 from datasites.evidence_documents import Documents
 from datasites.evidence_runs import RunEnd, RunRecord, run_records
-from datasites.evidence_statements import final_state, make_statements
+from datasites.evidence_statements import final_state, is_stopped, make_statements
 from datasites.evidence_trust import Column, Sight, trust_matrix
+from datasites.request_states import RequestState
 
 PROVES = (
     "The holder of the site's key wrote the lines that are shown, in this order, and signed them; "
@@ -66,6 +67,7 @@ def make_record(documents: Documents, lines: Sequence[Line]) -> dict[str, Any]:
         "state": {
             "word": state.value if state else "unknown",
             "meaning": state.meaning if state else "no line that is shown here says",
+            "stopped": state is RequestState.APPROVED and is_stopped(lines),
             "lines": list(state_lines),
         },
         "totals": _totals(documents, runs),

@@ -82,6 +82,18 @@ def final_state(lines: Sequence[Line]) -> tuple[RequestState | None, tuple[int, 
     return state, (last[-1]["n"],)
 
 
+def is_stopped(lines: Sequence[Line]) -> bool:
+    """Whether the policy was changed after the last approval, so that nothing runs on it."""
+    approved = adopted = ""
+    for line in lines:
+        policy = line["objects"].get("policy_sha256", "")
+        if line["event"] in (Event.REQUEST_APPROVED, Event.APPROVAL_CONFIRMED):
+            approved = adopted = policy
+        elif line["event"] == Event.POLICY_CHANGED:
+            adopted = policy
+    return bool(approved) and approved != adopted
+
+
 def _was_approved(lines: Sequence[Line]) -> bool:
     return bool(of_kind(lines, Event.REQUEST_APPROVED))
 

@@ -34,6 +34,9 @@ from datasites.evidence_excerpt import read_excerpt
 from datasites.evidence_folder import read_folder
 from datasites.evidence_manifest import Manifest, manifest_file
 
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What lines of another form than this version writes may lead to; only the site can sign such."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -61,13 +64,14 @@ def verify_evidence(path: Path, public_hex: str) -> list[Check]:
         ConfigurationError: There is no such folder.
     """
     folder = read_folder(path)
-    files = folder.files
-    manifest, manifest_problems = _manifest(files, public_hex)
+    manifest, manifest_problems = _manifest(folder.files, public_hex)
+    belongs = manifest.files.keys() | {MANIFEST} if manifest else folder.files.keys()
+    files = {name: text for name, text in folder.files.items() if name in belongs}
     lines, log_problems = _lines(files, public_hex)
     documents, document_problems = _documents(files)
     statement_problems = ["without log and documents, nothing can be derived"]
     if documents and lines:
-        document_problems = find_contradictions(files, documents, lines, public_hex)
+        document_problems = _contradictions(files, documents, lines, public_hex)
         statement_problems = list(_statements(files, documents, lines))
     elif documents:
         document_problems = ["without a log that holds, there is nothing to compare them with"]
@@ -76,7 +80,7 @@ def verify_evidence(path: Path, public_hex: str) -> list[Check]:
         Check(
             "files",
             f"{len(files)} files, each as the manifest says; none more and none less.",
-            (*folder.problems, *_files(files, manifest)),
+            (*folder.problems, *_files(folder.files, manifest)),
         ),
         Check(
             "log",
@@ -148,13 +152,22 @@ def _documents(files: Mapping[str, str]) -> tuple[Documents | None, list[str]]:
         return None, [str(error)]
 
 
+def _contradictions(
+    files: Mapping[str, str], documents: Documents, lines: Sequence[Line], public_hex: str
+) -> list[str]:
+    try:
+        return find_contradictions(files, documents, lines, public_hex)
+    except _MALFORMED as error:
+        return [f"the documents cannot be compared with these lines: {type(error).__name__}"]
+
+
 def _statements(
     files: Mapping[str, str], documents: Documents, lines: Sequence[Line]
 ) -> Iterator[str]:
     """Derive record, page and crate again, and tell where the folder has others."""
     try:
         derived = derived_files(files, documents, lines)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except _MALFORMED as error:
         yield f"nothing can be derived from these lines: {type(error).__name__}"
         return
     if files.get(RECORD) == derived[RECORD]:

@@ -182,12 +182,14 @@ def test_a_changed_policy_and_a_confirmed_approval_come_with_both_policies(
     careful.adopt(counts={"minimum": 6}, review=TWO)
     stopped = exported(careful, number, tmp_path / "stopped")
     assert "Another policy was adopted while an approval stood" in texts(stopped, "Safe projects")
+    assert stopped["state"]["stopped"] is True
     careful.approve(number, SAM)
     half = exported(careful, number, tmp_path / "half")
     assert half["state"]["word"] == "approved"
     careful.approve(number, OLIVIA)
     record = exported(careful, number, tmp_path / "confirmed")
     assert "(owner) confirmed the approval under policy test v1" in texts(record, "Safe projects")
+    assert record["state"]["stopped"] is False
     names = sorted(p.name for p in (tmp_path / "confirmed" / f"R-{number}").glob("policy*"))
     assert len(names) == 4
     newest = (tmp_path / "confirmed" / f"R-{number}" / "policy.json").read_text()

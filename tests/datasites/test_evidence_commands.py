@@ -100,6 +100,17 @@ def test_a_changed_folder_is_told_with_exit_code_3(site, key, tmp_path) -> None:
     assert json.loads(told.stdout)["verified"] is False
 
 
+def test_a_file_cannot_play_tricks_with_the_terminal(site, key, tmp_path) -> None:
+    run(site, "1", "--out", str(tmp_path / "ev"), "--as", CARLA.email)
+    record = tmp_path / "ev" / "evidence.json"
+    record.write_text(record.read_text().replace("Double the weights", "\x9b2J\u202eDouble [red]"))
+    (tmp_path / "ev" / "\x1b[2J").write_text("x")
+    verified = run(site, "verify", str(tmp_path / "ev"), "--public-key", key)
+    assert verified.exit_code == 3
+    assert all(c.isprintable() or c == "\n" for c in verified.stdout)
+    assert "[red]" in verified.stdout
+
+
 def test_a_wrong_password_exports_nothing(site, tmp_path) -> None:
     arguments = ("1", "--out", str(tmp_path / "ev"), "--as", CARLA.email)
     refused = run(site, *arguments, password="wrong")

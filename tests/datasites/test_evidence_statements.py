@@ -13,7 +13,7 @@ from datasites.evidence_documents import Documents, Settings
 from datasites.evidence_runs import RunEnd, run_records
 from datasites.evidence_selection import Matter, select_lines
 from datasites.evidence_sentences import listed, sentence
-from datasites.evidence_statements import final_state, make_statements
+from datasites.evidence_statements import final_state, is_stopped, make_statements
 from datasites.request_states import RequestState
 
 RITA, OLIVIA, SAM = "rita@uni.example", "olivia@stmarys.example", "sam@stmarys.example"
@@ -290,6 +290,24 @@ APPROVED = decided(Event.REQUEST_APPROVED, 13)
 def test_a_policy_that_changed_under_an_approval_is_told(lines: list[Any], stopped: int) -> None:
     found = [s for s in statements(*lines) if "while an approval stood" in s.text]
     assert len(found) == stopped
+
+
+@pytest.mark.parametrize(
+    ("lines", "stopped"),
+    [
+        ([SUBMITTED, adopted(13, NEW)], False),
+        ([adopted(11, OLD), SUBMITTED, APPROVED], False),
+        ([SUBMITTED, APPROVED, adopted(14, NEW)], True),
+        # back to the policy of the approval, or confirmed under the new one
+        ([SUBMITTED, APPROVED, adopted(14, NEW), adopted(15, OLD)], False),
+        (
+            [SUBMITTED, APPROVED, adopted(14, NEW), decided(Event.APPROVAL_CONFIRMED, 15, NEW)],
+            False,
+        ),
+    ],
+)
+def test_an_approval_is_stopped_until_it_fits_the_policy(lines: list[Any], stopped: bool) -> None:
+    assert is_stopped(lines) is stopped
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_missing_file_is_named(exported: Exported, tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", ["more.txt", "policy-extra.yaml", ".hidden"])
 def test_a_file_more_is_named(exported: Exported, tmp_path: Path, name: str) -> None:
     found = exported.problems(tmp_path / "ev", **{name: "x"})
-    assert found["files"] == (f"'{name}' does not belong to the evidence",)
+    assert found == {"files": (f"'{name}' does not belong to the evidence",)}
 
 
 def test_links_and_directories_are_named(exported: Exported, tmp_path: Path) -> None:
@@ -221,6 +221,10 @@ SITE_LIES = [
      "no line says that exactly these documents were exported"),
     ("no JSON", lambda f: {"terms.json": "{"}, "documents", "terms.json is not JSON"),
     ("deep JSON", lambda f: {"terms.json": "[" * 100_000}, "documents", "terms.json is not JSON"),
+    ("no number", lambda f: {"decisions.json": '[{"document": NaN, "signature": ""}]'}, "documents",
+     "decisions.json is not JSON"),
+    ("no character", lambda f: {"decisions.json": '["\\ud800"]'}, "documents",
+     "decisions.json is not JSON"),
     ("no terms", lambda f: {"terms.json": "[]"}, "documents", "terms.json is not a document"),
     ("no list", lambda f: {"decisions.json": "{}"}, "documents", "decisions.json is not a list"),
     ("no signature", lambda f: {"decisions.json": "[{}]"}, "documents", "has no signature"),
