@@ -13,7 +13,7 @@ from policies.job_flow_operations import (
     collected,
     multiplied,
 )
-from policies.job_flow_syntax import is_narrow, is_short, key_of
+from policies.job_flow_syntax import is_narrow, is_new_axis, is_short, key_of
 from policies.job_flow_values import (
     NO_VALUE,
     NOTHING,
@@ -268,7 +268,7 @@ def _picked(value: Value, node: ast.expr, index: Value, first: Value) -> Trace:
     """What of an array an index picks: every image, one per pass, or chosen ones."""
     own = value.own
     outermost = node.elts[0] if isinstance(node, ast.Tuple) and node.elts else node
-    if isinstance(outermost, ast.Constant) and outermost.value is None and own.is_raw:
+    if own.is_raw and is_new_axis(outermost):
         return replace(own, images_first=False)
     if own.reach not in (Reach.EVERY, Reach.EACH) or not own.images_first:
         return own

@@ -25,7 +25,7 @@ from policies.job_flow_values import (
 
 MAXIMUM_EXPRESSIONS = 10_000
 """Expressions that are looked at; a text that needs more is not followed to its end."""
-MAXIMUM_DEPTH = 150
+MAXIMUM_DEPTH = 90
 
 
 class Entangled(Exception):

@@ -34,6 +34,13 @@ def spelled(node: ast.expr) -> str:
     return "…"
 
 
+def is_new_axis(node: ast.expr) -> bool:
+    """Whether an index puts an axis in front: `None`, `numpy.newaxis`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "newaxis"
+    return isinstance(node, ast.Constant) and node.value is None
+
+
 def is_narrow(node: ast.Slice) -> bool:
     """Whether a slice holds few images, as far as the text says."""
     lower, upper = node.lower, node.upper
