@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy import select
 
@@ -102,11 +103,12 @@ def _rehearsals(site: OpenSite, row: RequestRow, decisions: Sequence[DecisionRow
 
 def _dataset(site: OpenSite, version: str) -> dict[str, str]:
     """Card and certificate of a version, byte for byte; the version's hash covers them."""
+    datasets = site.site.datasets
     files = {}
-    for name, check in ((CARD, read_card), (CERTIFICATE, read_certificate)):
-        try:
-            check(site.site.datasets, version)
-        except DatasetError:
-            continue
-        files[name] = (site.site.datasets / version / name).read_bytes().decode()
+    with suppress(DatasetError):
+        read_card(datasets, version)
+        files[CARD] = (datasets / version / CARD).read_bytes().decode()
+    with suppress(DatasetError):
+        read_certificate(datasets, version, site.key.public_hex)
+        files[CERTIFICATE] = (datasets / version / CERTIFICATE).read_bytes().decode()
     return files

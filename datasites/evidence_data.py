@@ -63,7 +63,7 @@ def _certificate_in_words(certificate: Certificate) -> list[str]:
     left_out = sum(certificate.quarantined.values())
     said = [
         f"Its certificate, signed by the site, counts {counted(certificate.images, 'image')} of "
-        f"{patients}; {counted(left_out, 'file')} were left out.",
+        f"{patients}, and {counted(left_out, 'file')} as left out.",
         f"The certificate lists the methods {methods}."
         if methods
         else "The certificate lists no method: the source held arrays without headers.",

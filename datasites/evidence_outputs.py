@@ -75,8 +75,11 @@ def _privacy(lines: Sequence[Line], documents: Documents) -> list[Statement]:
     released = of_kind(lines, Event.UPDATE_RELEASED)
     size = sum(line["detail"].get("bytes", 0) for line in released)
     left = f"{counted(len(released), 'update')} with in total {counted(size, 'byte')} left."
-    if all(policy.privacy.mode == "none" for policy in documents.policies.values()):
+    if any(policy.privacy.mode != "none" for policy in documents.policies.values()):
+        text = f"A policy asks for differential privacy, which this version cannot give; {left}"
+    elif released:
         text = f"No differential privacy was applied; {left}"
     else:
-        text = f"A policy asks for differential privacy, which this version cannot give; {left}"
-    return [Statement(Safe.OUTPUTS, text, Basis.DOCUMENT, numbers(released), (POLICY,))]
+        text = "The policy asks for no differential privacy, and no update left."
+    basis = Basis.DOCUMENT if released else Basis.ABSENCE
+    return [Statement(Safe.OUTPUTS, text, basis, numbers(released), (POLICY,))]

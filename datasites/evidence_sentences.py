@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datasites.audit_events import Event
+from datasites.people import STRANGER
 
 Line = Mapping[str, Any]
 Titles = Mapping[str, str]
@@ -146,7 +147,8 @@ def _did(what: str) -> Sentence:
 
 def _refused_login(line: Line, _: Titles) -> str:
     wanted = line["detail"].get("wanted_to", "log in")
-    return f"{line['actor']} was not let in, wanting to {wanted} ({line['reason']})"
+    who = "somebody whom the site does not know" if line["actor"] == STRANGER else line["actor"]
+    return f"{who} was not let in, wanting to {wanted} ({line['reason']})"
 
 
 def _refused_request(line: Line, _: Titles) -> str:

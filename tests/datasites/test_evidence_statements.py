@@ -122,8 +122,8 @@ SUBMITTED = line(Event.REQUEST_SUBMITTED, **HASHES, version=VERSION, dataset="ch
         (
             line(Event.LOGIN_REFUSED, "unknown account", wanted_to="approve",
                  reason="the e-mail address or the password is wrong"),
-            "unknown account was not let in, wanting to approve (the e-mail address or the "
-            "password is wrong).",
+            "somebody whom the site does not know was not let in, wanting to approve (the e-mail "
+            "address or the password is wrong).",
         ),
         (
             line(Event.REQUEST_REHEARSED, "site", text_sha256="a" * 64, version=VERSION),
@@ -235,9 +235,10 @@ def test_updates_are_counted_and_their_bytes_summed() -> None:
     assert (privacy.lines, privacy.documents) == ((15, 16), ("policy.yaml",))
 
 
-def test_without_an_update_the_privacy_sentence_says_zero() -> None:
-    found = find(statements(SUBMITTED), "No differential privacy was applied")
-    assert found.text.endswith("0 updates with in total 0 bytes left.")
+def test_without_an_update_the_privacy_sentence_claims_no_line() -> None:
+    found = find(statements(SUBMITTED), "The policy asks for no differential privacy")
+    assert found.text.endswith("and no update left.")
+    assert (found.basis, found.lines) == (Basis.ABSENCE, ())
 
 
 def test_a_policy_with_differential_privacy_is_not_said_to_have_been_met() -> None:
