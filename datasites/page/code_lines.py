@@ -11,7 +11,7 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES, Token, _TokenType
 
 from datasites.page.attention import source_lines
-from datasites.page.wording import is_hidden, named
+from datasites.page.wording import named
 from policies.findings import Severity
 
 LONGEST_COLOURED = 2000
@@ -86,7 +86,7 @@ def _mark(text: str, *, in_code: bool) -> Markup:
 def _character(character: str, in_code: bool) -> Markup:
     if character == "\t":
         return Markup("\t")
-    if is_hidden(character):
+    if not character.isprintable():
         return Markup('<mark class="odd">{}</mark>').format(named(character))
     if in_code and not character.isascii():
         return Markup('<mark class="odd">{}{}</mark>').format(character, named(character))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import unicodedata
 from typing import Any
 
 from markupsafe import Markup
@@ -12,23 +11,20 @@ CUT = 90
 """Characters of a stranger's text that stand in a list."""
 
 
-def is_hidden(character: str) -> bool:
-    """Whether a character is not seen as itself: control, format, private, odd space or line end.
-
-    The categories are those of Unicode: Cc, Cf, Cs, Co, Cn, Zl, Zp, and Zs but for the space.
-    """
-    category = unicodedata.category(character)
-    return category[0] == "C" or (category[0] == "Z" and character != " ")
-
-
 def named(character: str) -> str:
     """`⟨U+202E⟩`."""
     return f"⟨U+{ord(character):04X}⟩"
 
 
 def visible(text: str) -> str:
-    """The text with every hidden character but line feed and tab written out."""
-    return "".join(c if c in "\n\t" or not is_hidden(c) else named(c) for c in text)
+    """The text with every hidden character but line feed and tab written out.
+
+    Hidden is what is not seen as itself: controls, formats, private and unassigned characters,
+    every separator but the space.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else named(c) for c in text)
 
 
 def shown(value: Any) -> Any:

@@ -158,13 +158,13 @@ PREPARED = (
              ("images", 'weights["hidden"]', "Single images move the result"),
              (line_of(COPIES_AN_IMAGE, "images[0]"), "rehearsal"), TRAINING),
     Prepared("hides characters", HIDES_CHARACTERS, "The policy refuses it",
-             ("characters that turn the order of the text", "U+202E"),
+             ("Characters that turn the order of the text", "U+202E"),
              (line_of(HIDES_CHARACTERS, "# start"),), TRAINING),
     Prepared("asks for more than the policy allows", WRITES_FILES, "The policy refuses it",
-             ("400 runs asked for", "at most 100", "import of socket"),
+             ("400 runs asked for", "at most 100", "Import of `socket`"),
              ("policy", line_of(WRITES_FILES, "import socket")), TRAINING | {"runs": 400}),
     Prepared("differs in one line, which leaks labels", LEAKS_LABELS, "before you approve",
              ("labels", 'metrics["loss"]', "1 line differs from R-1"),
-             (line_of(LEAKS_LABELS, "labels[:50]"), "diff"), TRAINING),
+             (line_of(LEAKS_LABELS, "labels[:50]"),), TRAINING),
 )  # fmt: skip
 """In the order in which they are submitted; the first is approved before the others come."""

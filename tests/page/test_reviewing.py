@@ -193,7 +193,7 @@ def test_audit_log_is_filtered_verified_and_linked(reviewed, tab) -> None:
     assert "intact" in tab.locator(".notice").inner_text()
     events = tab.locator("tbody th").all_inner_texts()
     assert set(events) >= {"request submitted", "request rehearsed", "request approved"}
-    tab.get_by_label("Event").select_option("request approved")
+    tab.get_by_label("Event", exact=True).select_option("request approved")
     tab.get_by_role("button", name="Filter").click()
     assert tab.locator("tbody th").all_inner_texts() == ["request approved"]
     row = tab.locator("tbody tr").first.inner_text()
