@@ -22,7 +22,7 @@ from policies.job_flow_operations import (
     collected,
     multiplied,
 )
-from policies.job_flow_syntax import key_of
+from policies.job_flow_syntax import is_narrow, key_of
 from policies.job_flow_values import (
     NO_VALUE,
     SOURCE,
@@ -104,6 +104,33 @@ class Calls(Effects):
         self.caller = caller
         return result
 
+    def special(self, value: Value, name: str, line: int, *arguments: Value) -> Value:
+        """What a special method gives, when the text defines it for this object."""
+        found = NO_VALUE
+        for cell in sorted(value.cells, key=lambda c: c.number):
+            method = _method(cell, name)
+            if method is not None:
+                call = self.made_calls.setdefault(
+                    (cell.number, name),
+                    ast.Call(ast.Name(name, ast.Load()), [], [], lineno=line, col_offset=0),
+                )
+                owner = Value(cells=frozenset({cell}))
+                found = merge(
+                    found, self.enter(method, owner, Arguments(call, arguments, {}), line)
+                )
+        return found
+
+    def element(self, value: Value) -> Value:
+        """What a loop over a value gives in one pass, objects of the text included."""
+        found = super().element(value)
+        if any(cell.made_by for cell in value.cells):
+            batched = Mark.LOOSE in value.marks
+            number = Value(marks=frozenset() if batched else frozenset({Mark.COUNTER}))
+            items = self.special(value, "__getitem__", 0, number)
+            every = super().element(self.special(value, "__iter__", 0))
+            found = merge_all((found, items, every, self.special(value, "__next__", 0)))
+        return found
+
     def _arguments(self, node: ast.Call) -> Arguments:
         values = tuple(self.evaluate(argument) for argument in node.args)
         keywords = {k.arg or "**": self.evaluate(k.value) for k in node.keywords}
@@ -142,6 +169,9 @@ class Calls(Effects):
         subject = receiver if is_method else (given.values or (NO_VALUE,))[0]
         cell = self.cell(node)
         if operation in _SAME and not is_method:
+            if any(made.made_by for made in subject.cells):
+                cell.put(None, self.element(subject), node.lineno)
+                return Value(cells=frozenset({cell}), marks=frozenset({Mark.LIST}))
             return subject.marked(Mark.LIST) if operation != "iter" else subject
         if operation == "next" and not is_method:
             item = self.element(subject)
@@ -167,6 +197,12 @@ class Calls(Effects):
             wanted = key_of(node.args[0]) if node.args else None
             fallback = merge_all(given.values[1:])
             return merge(merge(self.item(subject, wanted), fallback), Value(subject.own))
+        if operation in ("pop", "popleft") and is_method and subject.own.reach == Reach.EVERY:
+            return subject.with_own(replace(subject.own, reach=Reach.CHOSEN))
+        if operation == "slice" and not is_method:
+            bounds = ast.Slice(*([None] if len(node.args) == 1 else []), *node.args[:3])
+            place = frozenset({Mark.PLACE}) if is_narrow(bounds) else frozenset()
+            return Value(given.trace, marks=place)
         return None
 
     def _operation(

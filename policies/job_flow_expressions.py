@@ -13,7 +13,7 @@ from policies.job_flow_operations import (
     collected,
     multiplied,
 )
-from policies.job_flow_syntax import is_narrow, is_new_axis, is_short, key_of
+from policies.job_flow_syntax import FEW, is_narrow, is_new_axis, is_short, key_of
 from policies.job_flow_values import (
     NO_VALUE,
     NOTHING,
@@ -77,6 +77,8 @@ class Expressions(Calls):
             for cell in value.cells
             for method in _methods(cell, name)
         }
+        if any(_is_property(method) for method in bound):
+            return merge(found, self.special(value, name, line))
         return replace(found, definitions=found.definitions | bound) if bound else found
 
     def _parts(self, node: ast.expr) -> Value:
@@ -109,6 +111,7 @@ class Expressions(Calls):
         value, index = self.evaluate(node.value), self.evaluate(node.slice)
         key = key_of(node.slice)
         item = self.item(value, key)
+        item = merge(item, self.special(value, "__getitem__", node.lineno, index))
         own = _picked(value, node.slice, index, self._first_index(node.slice, index))
         if index.trace.is_raw:
             index_trace = index.trace
@@ -215,7 +218,9 @@ class Expressions(Calls):
             if row_by_row and value.own.reach == Reach.EVERY:
                 value = value.with_own(replace(value.own, images_first=False))
             self.changes += cell.put(None if spread else number, value, item.lineno)
-        return Value(cells=frozenset({cell}), marks=frozenset({Mark.LIST}))
+        few = 0 < len(items) < FEW and all(Mark.PLACE in v.marks for v in cell.parts.values())
+        marks = frozenset({Mark.LIST, Mark.PLACE} if few and row_by_row else {Mark.LIST})
+        return Value(cells=frozenset({cell}), marks=marks)
 
     def _ListComp(self, node: ast.ListComp) -> Value:
         return self._comprehended(node, node.generators, None, node.elt)
@@ -293,3 +298,8 @@ def _methods(cell: Cell, name: str) -> list[Definition]:
         for statement in cell.made_by.node.body
         if isinstance(statement, ast.FunctionDef) and statement.name == name
     ]
+
+
+def _is_property(method: Definition) -> bool:
+    decorators = getattr(method.node, "decorator_list", [])
+    return any(getattr(d, "id", getattr(d, "attr", "")).endswith("property") for d in decorators)

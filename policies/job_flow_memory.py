@@ -53,6 +53,10 @@ class Memory:
         self.gradient = NOTHING
         self.control = NOTHING
         """What decides whether the present statement runs."""
+        self.left = NOTHING
+        """What decides whether the present pass of a loop goes on, or the loop does."""
+        self.gone = NOTHING
+        """What decides whether the present function has returned already."""
         self.risk: Trace | None = None
         """What may have failed in the present `try`."""
         self.loops = 0
@@ -64,6 +68,8 @@ class Memory:
         self.depth = 0
         self.changes = 0
         self._cells: dict[tuple[int, int], Cell] = {}
+        self.made_calls: dict[tuple[int, str], ast.Call] = {}
+        """Calls of special methods, which the text does not write out."""
         self._steps = 0
 
     def spend(self) -> None:
@@ -100,11 +106,7 @@ class Memory:
     def element(self, value: Value) -> Value:
         """What a loop over a value gives in one pass."""
         own = value.own
-        if (
-            own.reach == Reach.EVERY
-            and own.images_first
-            and not ({Mark.LOOSE, Mark.LIST} & value.marks)
-        ):
+        if own.reach == Reach.EVERY and own.images_first and Mark.LOOSE not in value.marks:
             own = replace(own, reach=Reach.EACH)
         marks = value.marks & {Mark.LOOSE}
         if Mark.RAMP in value.marks:

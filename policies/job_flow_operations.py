@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from policies.job_flow_syntax import FEW
 from policies.job_flow_values import Mark, Reach, Trace, Value, join, strongest
 
 REDUCING = frozenset({
@@ -41,6 +42,8 @@ LOOSE = frozenset({
     "tensor_split", "TensorDataset", "topk", "unique", "var_mean", "vsplit", "where",
 })  # fmt: skip
 """Operations that return a tuple or batches."""
+PICKING = frozenset({"index_select", "select", "take"})
+"""Operations whose last argument says which images are taken."""
 JOINING = frozenset({"append", "cat", "concat", "concatenate", "hstack", "vstack"})
 CONTAINER_CHANGES = frozenset({
     "add", "append", "appendleft", "extend", "insert", "setdefault", "update", "push",
@@ -101,7 +104,12 @@ def apply(operation: str, subject: Value, is_method: bool, given: Arguments) -> 
     """What an operation on `subject` gives; `given` holds the subject too unless `is_method`."""
     own = join(subject.trace, given.trace)
     marks = subject.marks - {Mark.LIST, Mark.PLACE, Mark.COUNTER}
-    if operation in LOOSE:
+    if operation in ("array", "asarray", "tensor", "as_tensor"):
+        marks |= subject.marks & {Mark.PLACE}
+    picks = any(Mark.PLACE in value.marks for value in given.values[-1:])
+    if operation in PICKING and picks and own.reach == Reach.EVERY:
+        return Value(replace(own, reach=Reach.CHOSEN))
+    if operation in LOOSE and not _is_single(operation, is_method, given):
         marks = frozenset({Mark.LOOSE})
     if operation in FREE:
         return Value()
@@ -114,6 +122,9 @@ def apply(operation: str, subject: Value, is_method: bool, given: Arguments) -> 
         return Value(replace(own, sized=True), marks=marks)
     if operation in REDUCING | EXTREMES:
         axis = given.numbers(0 if is_method else 1, "axis", "dim")
+        weights = given.keywords.get("weights")
+        if weights is not None and not weights.trace.is_raw:
+            return Value(own)  # an average can be that of one image
         if operation in EXTREMES and not is_method and len(given.values) > 1 and axis == (None,):
             return Value(own)  # the larger of two values
         return _reduced(operation, Value(own, marks=subject.marks), axis)
@@ -181,6 +192,12 @@ def _reduced(operation: str, value: Value, axis: tuple[int | None, ...] | None) 
     if own.sized or own.weighted or own.reach != Reach.EVERY:
         return Value(own, marks=value.marks)
     return Value(own.up_to(Reach.NOTABLE if operation in EXTREMES else Reach.MANY))
+
+
+def _is_single(operation: str, is_method: bool, given: Arguments) -> bool:
+    """Whether a tensor is split into images, or nearly so."""
+    size = (given.numbers(0) or (None,))[0]
+    return is_method and operation == "split" and size is not None and size < FEW
 
 
 def _loose(operation: str) -> frozenset[Mark]:

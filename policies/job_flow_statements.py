@@ -39,8 +39,9 @@ class Statements(Assignments):
 
     def body(self, definition: Definition, scope: Scope) -> Value:
         """What a function returns when its parameters are the names of `scope`."""
-        outer = self.scope, self.returned, self.yielded, self.here
+        outer = self.scope, self.returned, self.yielded, self.here, self.left, self.gone
         self.scope, self.returned, self.yielded, self.here = scope, [], [], 0
+        self.left = self.gone = NOTHING
         if isinstance(definition.node, ast.Lambda):
             self.returned.append(self.evaluate(definition.node.body))
         else:
@@ -50,17 +51,30 @@ class Statements(Assignments):
             cell = self.cell(definition.node)
             self.changes += cell.put(None, merge_all(self.yielded), definition.node.lineno)
             result = Value(result.own, result.cells | {cell})
-        self.scope, self.returned, self.yielded, self.here = outer
+        self.scope, self.returned, self.yielded, self.here, self.left, self.gone = outer
         return result
 
     def run(self, statements: Iterable[ast.stmt]) -> None:
         """Follows the data through statements, one after the other."""
+        control = self.control
         for statement in statements:
             self.depth += 1
+            # What follows a `continue`, `break` or `return` tells of the condition for it.
+            self.control = join(join(control, self.left), self.gone)
             rule: Callable[[Any], None] | None = getattr(self, f"_{type(statement).__name__}", None)
             if rule is not None:
                 rule(statement)
             self.depth -= 1
+        self.control = control
+
+    def _Continue(self, _node: ast.Continue) -> None:
+        if self.control.is_raw:
+            self.left = join(self.left, self.control)
+
+    def _Break(self, _node: ast.Break) -> None:
+        if self.control.is_raw:
+            # The number of passes is that of one image.
+            self.left = join(self.left, replace(self.control, reach=Reach.CHOSEN))
 
     def _Expr(self, node: ast.Expr) -> None:
         trace = self.evaluate(node.value).trace
@@ -71,6 +85,8 @@ class Statements(Assignments):
     def _Return(self, node: ast.Return) -> None:
         if node.value is not None:
             self.returned.append(self.controlled(self.evaluate(node.value)))
+        if self.control.is_raw:
+            self.gone = join(self.gone, self.control)
 
     def _Yield(self, node: ast.Yield) -> Value:
         if node.value is not None:
@@ -152,22 +168,24 @@ class Statements(Assignments):
     def _repeat(self, statements: list[ast.stmt], begin: Callable[[], object]) -> None:
         self.loops += 1
         self.here += 1
-        outer = self.renewed
+        renewed, left, self.left = self.renewed, self.left, NOTHING
         for _ in range(_PASSES):
-            before, changes = dict(self.scope.names), self.changes
+            before, changes, decided = dict(self.scope.names), self.changes, self.left.reach
             self.renewed = set()
             begin()
             self.run(statements)
             self._merge_names(before)
-            if changes == self.changes and _shape(before) == _shape(self.scope.names):
+            same = changes == self.changes and decided == self.left.reach
+            if same and _shape(before) == _shape(self.scope.names):
                 break
-        self.renewed = outer
+        self.renewed, self.left = renewed, left
         self.loops -= 1
         self.here -= 1
 
     def _With(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
             value = self.evaluate(item.context_expr)
+            value = merge(value, self.special(value, "__enter__", node.lineno))
             if item.optional_vars is not None:
                 self.assign(item.optional_vars, value)
         self.run(node.body)
