@@ -157,7 +157,7 @@ def edited_document(victim: Victim, study: Study, **changes: Any) -> str:
         pytest.param({"expires_at": "2099-01-01T00:00:00Z"}, id="a later end"),
         pytest.param({"researcher": "mallory@uni.example"}, id="another account"),
         pytest.param({"contract": None}, id="no contract"),
-        pytest.param({"reason": "a better reason"}, id="another reason"),
+        pytest.param({"consents": []}, id="nobody who agreed"),
         pytest.param({"text_sha256": "0" * 64}, id="another text"),
     ],
 )
@@ -338,7 +338,8 @@ def test_more_than_twenty_undecided_requests_cannot_be_made_by_parallel_calls(fo
 
     def ask(i: int) -> list[str]:
         text = f"{factories.DOUBLE_JOB}# {i}\n"
-        answer = attack(fortress.mallory, "code.request_code_execution", job=text, terms=terms)
+        path = "code.request_code_execution"
+        answer = attack(fortress.mallory, path, job=text, terms=terms, follows=0)
         return answer.rules
 
     with ThreadPoolExecutor(26) as pool:

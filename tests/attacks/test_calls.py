@@ -233,7 +233,10 @@ def test_of_all_paths_of_syft_four_are_on_the_list(fortress):
         pytest.param("action.get_mock", {"uid": [UID()]}, [], id="list for an id"),
         pytest.param("dataset.get_all", {"page_size": 1}, [], id="an argument that syft knows"),
         pytest.param(
-            "code.request_code_execution", {"job": b"x", "terms": "{}"}, [], id="bytes for a text"
+            "code.request_code_execution",
+            {"job": b"x", "terms": "{}", "follows": 0},
+            [],
+            id="bytes for a text",
         ),
         pytest.param(
             "code.call",
@@ -387,7 +390,10 @@ def _valid_calls(victim: Victim) -> list[Call]:
     return [
         Call("sitegate.describe"),
         Call("action.get_mock", {"uid": UID()}),
-        Call("code.request_code_execution", {"job": factories.DOUBLE_JOB, "terms": "{}"}),
+        Call(
+            "code.request_code_execution",
+            {"job": factories.DOUBLE_JOB, "terms": "{}", "follows": 0},
+        ),
         Call(
             "code.call",
             {"uid": UID(), "round": 1, "attempt": 1, "weights": bytes(64), "config": "{}"},

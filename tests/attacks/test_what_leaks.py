@@ -218,6 +218,7 @@ def test_a_text_that_is_no_job_is_refused_by_a_rule_and_blocks_nobody(victim, wh
         "code.request_code_execution",
         job=TEXTS[what],
         terms=terms.model_dump_json(),
+        follows=0,
     )
     taken = victim.sql("SELECT id FROM requests WHERE text = ?", TEXTS[what])
     for (number,) in taken:
@@ -238,7 +239,8 @@ def test_a_text_that_is_no_job_is_refused_by_a_rule_and_blocks_nobody(victim, wh
     ],
 )
 def test_terms_that_do_not_fit_are_refused_by_a_rule(victim, job_text, terms):
-    answer = attack(victim.rita, "code.request_code_execution", job=job_text, terms=terms)
+    path = "code.request_code_execution"
+    answer = attack(victim.rita, path, job=job_text, terms=terms, follows=0)
     assert answer.rules
     assert set(answer.rules) <= {"request.terms", "request.size"}
     assert is_clean(" ".join(f.sentence for f in answer.findings))
@@ -251,6 +253,7 @@ def test_terms_for_a_dataset_that_is_not_there_say_nothing_about_others(victim):
         "code.request_code_execution",
         job=factories.DOUBLE_JOB,
         terms=terms.model_dump_json(),
+        follows=0,
     )
     assert answer.rules == ["dataset.version"]
     assert victim.hospital.version[:12] not in answer.refusal
@@ -398,6 +401,7 @@ def test_two_requests_at_once_are_each_answered_with_their_own_number(victim):
             "code.request_code_execution",
             job=f"{factories.DOUBLE_JOB}# at once {i}\n",
             terms=terms.model_dump_json(),
+            follows=0,
         )
         return int(json.loads(answer.value)["request"])
 

@@ -67,7 +67,7 @@ class Victim:
         yield found
         with log.open("rb") as file:
             file.seek(before)
-            lines = [json.loads(line) for line in file]
+            lines = [json.loads(line)["content"] for line in file]
         found += [line for line in lines if line["event"] != "checkpoint"]
 
     def sql(self, statement: str, *values: Any, file: str = "site.db") -> list[Any]:
