@@ -116,7 +116,7 @@ def _forbidden(name: str, job: JobText) -> str | None:
     if first not in job.names.modules:
         return None
     for number, part in enumerate(below):
-        if part in SYSTEM:
+        if part in SYSTEM and part not in job.rule.imports:
             return part
         if part in job.names.modules and number + 1 < len(below):
             again = _forbidden(".".join(below[number:]), job)
