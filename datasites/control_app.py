@@ -20,7 +20,7 @@ from datasites.certificate import read_certificate
 from datasites.countersignature import countersign
 from datasites.decisions import approve, checked_reason, deny, request_changes, revoke
 from datasites.errors import AccountError, DatasetError, DecisionError, SiteError
-from datasites.evidence import export_evidence
+from datasites.evidence.export import export_evidence
 from datasites.open_site import OpenSite, SyftSide
 from datasites.people import (
     STRANGER,

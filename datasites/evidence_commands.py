@@ -14,8 +14,8 @@ from datasites.command_line import JsonOption, SiteOption, out, print_json, say,
 from datasites.config import load_site
 from datasites.control import Control
 from datasites.errors import ConfigurationError
-from datasites.evidence_folder import check_free, write_folder
-from datasites.evidence_verification import Check, verify_evidence
+from datasites.evidence.folder import check_free, write_folder
+from datasites.evidence.verification import Check, verify_evidence
 from datasites.person_options import PasswordFileOption, PersonOption, given_password
 
 EXPORT = "export"

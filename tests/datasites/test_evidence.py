@@ -18,9 +18,9 @@ from datasites.audit_checkpoint import read_checkpoint
 from datasites.audit_log import Event, read_events, verify_log
 from datasites.decisions import deny, request_changes, revoke
 from datasites.errors import DecisionError, RecordError
-from datasites.evidence import export_evidence
-from datasites.evidence_documents import documents_sha256
-from datasites.evidence_verification import verify_evidence
+from datasites.evidence.documents import documents_sha256
+from datasites.evidence.export import export_evidence
+from datasites.evidence.verification import verify_evidence
 from datasites.requests import withdraw_request
 from datasites.signed_decisions import LineComment
 from evidence_sites import CARLA, OLIVIA, RITA, SAM, EvidenceSite, plain, write_folder

@@ -20,7 +20,7 @@ from datasites.cli import app
 from datasites.control import short_path
 from datasites.control_app import control_app
 from datasites.errors import ConfigurationError
-from datasites.evidence_folder import check_free, write_folder
+from datasites.evidence.folder import check_free, write_folder
 from evidence_sites import CARLA, EvidenceSite
 
 

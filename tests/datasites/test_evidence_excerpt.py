@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import audit_logs
 from datasites.audit_log import AuditLog, Event, read_events
 from datasites.errors import RecordError
-from datasites.evidence_excerpt import (
+from datasites.evidence.excerpt import (
     ExcerptError,
     make_excerpt,
     read_excerpt,

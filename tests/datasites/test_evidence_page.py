@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from datasites.audit_log import Event
-from datasites.evidence import export_evidence
-from datasites.evidence_documents import documents_sha256, read_documents, sha256
-from datasites.evidence_runs import RunEnd, RunRecord
-from datasites.evidence_trust import Column, Party, trust_matrix
+from datasites.evidence.documents import documents_sha256, read_documents, sha256
+from datasites.evidence.export import export_evidence
+from datasites.evidence.runs import RunEnd, RunRecord
+from datasites.evidence.trust import Column, Party, trust_matrix
 from evidence_sites import CARLA, OLIVIA, RITA, EvidenceSite
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,12 @@ import pytest
 
 import factories
 from datasites.audit_events import Event, event_content
-from datasites.evidence_claims import Basis, Safe, Statement
-from datasites.evidence_documents import Documents, Settings
-from datasites.evidence_runs import RunEnd, run_records
-from datasites.evidence_selection import Matter, select_lines
-from datasites.evidence_sentences import listed, sentence
-from datasites.evidence_statements import final_state, is_stopped, make_statements
+from datasites.evidence.claims import Basis, Safe, Statement
+from datasites.evidence.documents import Documents, Settings
+from datasites.evidence.runs import RunEnd, run_records
+from datasites.evidence.selection import Matter, select_lines
+from datasites.evidence.sentences import listed, sentence
+from datasites.evidence.statements import final_state, is_stopped, make_statements
 from datasites.request_states import RequestState
 
 RITA, OLIVIA, SAM = "rita@uni.example", "olivia@stmarys.example", "sam@stmarys.example"

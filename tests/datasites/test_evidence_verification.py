@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from datasites.audit_log import Event
 from datasites.errors import ConfigurationError
-from datasites.evidence import export_evidence
-from datasites.evidence_documents import MANIFEST, read_documents
-from datasites.evidence_manifest import manifest_file, sign_manifest
-from datasites.evidence_verification import verify_evidence
+from datasites.evidence.documents import MANIFEST, read_documents
+from datasites.evidence.export import export_evidence
+from datasites.evidence.manifest import manifest_file, sign_manifest
+from datasites.evidence.verification import verify_evidence
 from datasites.keys import SiteKey
 from evidence_sites import CARLA, OLIVIA, SAM, EvidenceSite, write_folder
 from policies.strict import canonical_json

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import factories
-from datasites.evidence_folder import write_folder
-from datasites.evidence_verification import verify_evidence
+from datasites.evidence.folder import write_folder
+from datasites.evidence.verification import verify_evidence
 from federation.errors import RefusedError
 from policies.arrays import pack
 
