@@ -5,11 +5,14 @@ something of every image; a sum or mean over images, a loss or a count leaves so
 what a model learned from such a loss is what is meant to leave. Everything else that reaches the
 result, a model's parameters or an exception is told, with its way through the text.
 
-It is advice. A reader should know what it does not see:
+It is advice. A reader should know what it does not see; `tests/policies/job_texts/hostile.txt` has
+an example of each, marked as missed:
 - A model can be trained to repeat its images: a parameter as large as they are, a loss that
   compares it with them, many steps. Only the reader sees what a model is for.
-- Sums with weights that the text hides, or differences of two honest sums, can be undone.
-- Which images a mask or a random order picks is not followed: one image can be picked so.
+- Sums with weights that were sent, or differences of two honest sums, can be undone.
+- Which images a mask, a slice up to an argument or a split into parts picks is not followed: it
+  can be one image.
+- A library can be made to fail by the data; only `raise`, `assert` and unused values are seen.
 - Nothing is computed: branches that are never taken count, and sizes are not known.
 - What a library does is known by the name of the operation alone.
 """

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from policies.job_flow_calls import Calls
+from policies.job_flow_functions import method_of
 from policies.job_flow_operations import (
     FREE_ATTRIBUTES,
     collected,
@@ -17,7 +18,6 @@ from policies.job_flow_syntax import FEW, is_narrow, is_new_axis, is_short, key_
 from policies.job_flow_values import (
     NO_VALUE,
     NOTHING,
-    Cell,
     Definition,
     Mark,
     Reach,
@@ -72,11 +72,8 @@ class Expressions(Calls):
             found = merge(known, Value(own, frozenset() if apart else value.cells, names))
         else:
             found = Value(own, value.cells, names, marks=value.marks & {Mark.LIST})
-        bound = {
-            replace(method, bound_to=value)
-            for cell in value.cells
-            for method in _methods(cell, name)
-        }
+        methods = (method_of(cell, name) for cell in value.cells)
+        bound = {replace(method, bound_to=value) for method in methods if method is not None}
         if any(_is_property(method) for method in bound):
             return merge(found, self.special(value, name, line))
         return replace(found, definitions=found.definitions | bound) if bound else found
@@ -288,16 +285,6 @@ def _picked(value: Value, node: ast.expr, index: Value, first: Value) -> Trace:
     if Mark.PLACE in first.marks:
         return replace(own, reach=Reach.CHOSEN)
     return own
-
-
-def _methods(cell: Cell, name: str) -> list[Definition]:
-    if cell.made_by is None or not isinstance(cell.made_by.node, ast.ClassDef):
-        return []
-    return [
-        Definition(statement, cell.made_by.scope)
-        for statement in cell.made_by.node.body
-        if isinstance(statement, ast.FunctionDef) and statement.name == name
-    ]
 
 
 def _is_property(method: Definition) -> bool:

@@ -163,7 +163,7 @@ class Scope:
         return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Definition:
     """A function or class of the text, with the names around it."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _PASSES = 10
 """Names given to names given to names: how many times in a row are followed."""
-_MEANINGS = 12
+_MEANINGS = 6
 """Meanings of one name that are kept; an honest name has one."""
 _PARTS = 12
 """Dots in a name that was given to another; `a = a.b` would go on for ever."""
