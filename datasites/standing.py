@@ -13,7 +13,8 @@ from datasites.records import ApprovalRow, RequestRow, utc_now
 from datasites.request_states import UNDECIDED, RequestState, Verb
 from datasites.requests import find_requests, request_findings, request_terms
 from datasites.signed_decisions import SignedDecision, read_decisions
-from policies.review_rule import ReviewNeeded, TrackRecord, review_needed
+from datasites.track_record import track_record
+from policies.review_rule import ReviewNeeded, review_needed
 
 
 def latest_approval(site: OpenSite, number: int) -> ApprovalRow | None:
@@ -48,7 +49,7 @@ def agreements(site: OpenSite, row: RequestRow) -> list[tuple[SignedDecision, st
 def needed_for(site: OpenSite, row: RequestRow) -> ReviewNeeded:
     """Who has to agree to a request under the policy in force."""
     return review_needed(
-        request_terms(row), request_findings(site, row), _track_record(site, row),
+        request_terms(row), request_findings(site, row), track_record(site.records, row),
         site.policy.review,
     )  # fmt: skip
 
@@ -87,16 +88,3 @@ def _over(site: OpenSite, row: RequestRow, now: dt.datetime) -> str | None:
         if now >= dt.datetime.fromisoformat(row.submitted_at) + dt.timedelta(days=days):
             return f"nobody decided within {days} days"
     return None
-
-
-def _track_record(site: OpenSite, row: RequestRow) -> TrackRecord:
-    with site.records.read() as session:
-        earlier = session.scalars(
-            select(RequestRow)
-            .join(ApprovalRow, ApprovalRow.request == RequestRow.id)
-            .where(RequestRow.id != row.id)
-        ).all()
-    return TrackRecord(
-        text_approved=any(r.text_sha256 == row.text_sha256 for r in earlier),
-        account_approved=len({r.id for r in earlier if r.account == row.account}),
-    )

@@ -336,10 +336,15 @@ def _total(counts: Mapping[str, int | None]) -> int | None:
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    order = {Severity.REFUSE: "refused", Severity.READ: "to read", Severity.PASS: "pass"}
+    words = {
+        Severity.REFUSE: "refused",
+        Severity.WARN: "warning",
+        Severity.READ: "to read",
+        Severity.PASS: "pass",
+    }
     return {
         "rule": finding.rule,
-        "verdict": order[finding.severity],
+        "verdict": words[finding.severity],
         "seen": finding.seen,
         "allowed": finding.allowed,
         "do": finding.do,
