@@ -85,7 +85,7 @@ def chromium() -> Iterator[Browser]:
 
 def _logged_in(chromium: Browser, reviewed: Reviewed, person: str) -> BrowserContext:
     context = chromium.new_context(base_url=reviewed.page.url)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     tab = context.new_page()
     tab.goto("/login")
     tab.get_by_label("E-mail address").fill(person)
