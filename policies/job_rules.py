@@ -2,7 +2,7 @@
 
 They are advice to a person and a first fence, not the wall: the wall is the sandbox. What they
 refuse, no honest job needs. What they warn of may be honest, and has to be understood. Each module
-says what it does not see; `policies/job_flow.py` has the longest list.
+says what it does not see; `policies/job/flow.py` has the longest list.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from policies import (
-    job_calls,
-    job_characters,
-    job_form,
-    job_imports,
-    job_leaks,
-    job_literals,
-    job_output,
-    job_second_opinion,
-    job_state,
-)
 from policies.findings import Finding, passed
-from policies.job_text import MAXIMUM_BYTES, job_sha256, read_job
+from policies.job import (
+    calls,
+    characters,
+    form,
+    imports,
+    leaks,
+    literals,
+    output,
+    second_opinion,
+    state,
+)
+from policies.job.text import MAXIMUM_BYTES, job_sha256, read_job
 from policies.sections import JobRule
 
 __all__ = ["MAXIMUM_BYTES", "RULES", "check_job", "job_sha256"]
@@ -32,16 +32,16 @@ MAXIMUM_FINDINGS = 30
 
 
 _RULES = (
-    job_form,
-    job_characters,
-    job_literals,
-    job_imports,
-    job_calls,
-    job_state,
-    job_output,
-    job_leaks,
+    form,
+    characters,
+    literals,
+    imports,
+    calls,
+    state,
+    output,
+    leaks,
 )
-RULES = (*(module.RULE for module in _RULES), job_second_opinion.RULE)
+RULES = (*(module.RULE for module in _RULES), second_opinion.RULE)
 """Every rule on a text that is Python, in the order in which they are told."""
 
 
@@ -57,8 +57,8 @@ def check_job(text: str, entry: str, rule: JobRule) -> list[Finding]:
     for module in _RULES:
         findings.extend(_listed(module.check(job)) or [_kept(module.RULE, module.allowed(job))])
     told = {finding.line for finding in findings if finding.line}
-    doubts = _listed(job_second_opinion.check(job, told))
-    kept = _kept(job_second_opinion.RULE, job_second_opinion.allowed(job))
+    doubts = _listed(second_opinion.check(job, told))
+    kept = _kept(second_opinion.RULE, second_opinion.allowed(job))
     return [*findings, *(doubts or [kept])]
 
 

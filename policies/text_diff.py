@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
 
-
 MAXIMUM_LINES = 3000
 """Longer texts are not matched: it would take minutes, and nobody approves them."""
 

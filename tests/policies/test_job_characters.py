@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policies.findings import Finding, Severity, refusals
+from policies.job.text import shown
 from policies.job_rules import check_job
-from policies.job_text import shown
 from policies.sections import JobRule
 
 FRAME = "# computes nothing\ndef train(data, weights, config):\n    {}\n    return weights\n"

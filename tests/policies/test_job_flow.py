@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.job_flow import Flow, follow
-from policies.job_flow_memory import MAXIMUM_EXPRESSIONS
-from policies.job_flow_values import NOTHING, Reach, Step, Trace, join
+from policies.job.flow import Flow, follow
+from policies.job.flow_memory import MAXIMUM_EXPRESSIONS
+from policies.job.flow_values import NOTHING, Reach, Step, Trace, join
 
 FRAME = """
 def train(data, weights, config):

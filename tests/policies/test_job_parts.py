@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.findings import Finding, Severity
+from policies.job.text import MAXIMUM_NESTING, MAXIMUM_PER_LINE
 from policies.job_rules import RULES, check_job
-from policies.job_text import MAXIMUM_NESTING, MAXIMUM_PER_LINE
 from policies.sections import JobRule
 
 HEAD = "# computes nothing\ndef train(data, weights, config):\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from abc import abstractmethod
 
-from policies.job_flow_effects import Effects
-from policies.job_flow_operations import Arguments
-from policies.job_flow_values import (
+from policies.job.flow_effects import Effects
+from policies.job.flow_operations import Arguments
+from policies.job.flow_values import (
     NO_VALUE,
     Cell,
     Definition,

@@ -9,8 +9,8 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from policies.job_flow_syntax import FEW
-from policies.job_flow_values import Mark, Reach, Trace, Value, join, strongest
+from policies.job.flow_syntax import FEW
+from policies.job.flow_values import Mark, Reach, Trace, Value, join, strongest
 
 REDUCING = frozenset({
     "average", "corrcoef", "count_nonzero", "cov", "fsum", "logsumexp", "mean", "nanmean", "nanstd",

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity
-from policies.job_flow import way
-from policies.job_flow_values import Reach, Trace
-from policies.job_text import JobText
+from policies.job.flow import way
+from policies.job.flow_values import Reach, Trace
+from policies.job.text import JobText
 
 RULE = "job.output"
 _SEES_FAILURE = "the researcher sees only that the run failed; failed runs count"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity
-from policies.job_flow_values import Reach
-from policies.job_text import JobText, shown
+from policies.job.flow_values import Reach
+from policies.job.text import JobText, shown
 
 RULE = "job.flow"
 _MEANT = {

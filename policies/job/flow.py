@@ -23,11 +23,11 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policies.job_flow_calls import DATASET
-from policies.job_flow_memory import Entangled, Event
-from policies.job_flow_statements import Statements
-from policies.job_flow_syntax import spelled_key
-from policies.job_flow_values import NOTHING, Cell, Definition, Reach, Scope, Step, Trace, Value
+from policies.job.flow_calls import DATASET
+from policies.job.flow_memory import Entangled, Event
+from policies.job.flow_statements import Statements
+from policies.job.flow_syntax import spelled_key
+from policies.job.flow_values import NOTHING, Cell, Definition, Reach, Scope, Step, Trace, Value
 
 _SHOWN = 6
 

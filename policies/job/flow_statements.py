@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from policies.job_flow_assignments import Assignments
-from policies.job_flow_memory import Event
-from policies.job_flow_values import (
+from policies.job.flow_assignments import Assignments
+from policies.job.flow_memory import Event
+from policies.job.flow_values import (
     NO_VALUE,
     NOTHING,
     Definition,

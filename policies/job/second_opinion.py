@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from policies.findings import Finding, Severity
-from policies.job_text import JobText, shown
+from policies.job.text import JobText, shown
 
 RULE = "job.second_opinion"
 MAXIMUM_LINES = 5_000

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity
-from policies.job_text import JobText, shown
+from policies.job.text import JobText, shown
 
 RULE = "job.state"
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from policies.job_flow_calls import Calls
-from policies.job_flow_functions import method_of
-from policies.job_flow_operations import (
+from policies.job.flow_calls import Calls
+from policies.job.flow_functions import method_of
+from policies.job.flow_operations import (
     FREE_ATTRIBUTES,
     collected,
     multiplied,
 )
-from policies.job_flow_syntax import FEW, is_narrow, is_new_axis, is_short, key_of
-from policies.job_flow_values import (
+from policies.job.flow_syntax import FEW, is_narrow, is_new_axis, is_short, key_of
+from policies.job.flow_values import (
     NO_VALUE,
     NOTHING,
     Definition,

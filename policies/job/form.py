@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from policies.findings import Finding, Severity, refuse
-from policies.job_text import JobText
+from policies.job.text import JobText
 
 RULE = "job.form"
 LONG_LINE = 140

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from policies.job_flow_values import Key
+from policies.job.flow_values import Key
 
 FEW = 10
 """A slice or loop over fewer images than this counts as images that the text picks."""

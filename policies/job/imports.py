@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity, refuse
-from policies.job_calls import is_below
-from policies.job_text import JobText, shown
+from policies.job.calls import is_below
+from policies.job.text import JobText, shown
 from policies.strict import some
 
 RULE = "job.imports"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from policies.job_flow_memory import Event, Memory
-from policies.job_flow_operations import (
+from policies.job.flow_memory import Event, Memory
+from policies.job.flow_operations import (
     CONTAINER_CHANGES,
     SUMMING_CHANGES,
     Arguments,
@@ -13,8 +13,8 @@ from policies.job_flow_operations import (
     is_change,
     summed,
 )
-from policies.job_flow_syntax import key_of, spelled
-from policies.job_flow_values import NO_VALUE, Reach, Value, join, merge_all, strongest
+from policies.job.flow_syntax import key_of, spelled
+from policies.job.flow_values import NO_VALUE, Reach, Value, join, merge_all, strongest
 
 _BY_INDEX = ("index_add_", "scatter_add_")
 """Changes that add up by an index, whether in a loop or not."""

@@ -7,8 +7,8 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 
-from policies.job_flow_functions import Functions, method_of
-from policies.job_flow_operations import (
+from policies.job.flow_functions import Functions, method_of
+from policies.job.flow_operations import (
     CALLERS,
     EXTREMES,
     FREE,
@@ -22,8 +22,8 @@ from policies.job_flow_operations import (
     collected,
     multiplied,
 )
-from policies.job_flow_syntax import is_narrow, key_of
-from policies.job_flow_values import (
+from policies.job.flow_syntax import is_narrow, key_of
+from policies.job.flow_values import (
     NO_VALUE,
     SOURCE,
     Cell,

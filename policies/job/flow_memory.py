@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from policies.job_flow_values import (
+from policies.job.flow_values import (
     NO_VALUE,
     NOTHING,
     Cell,

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Sequence
 from dataclasses import replace
 
-from policies.job_flow_expressions import Expressions
-from policies.job_flow_operations import collected, summed
-from policies.job_flow_syntax import key_of, spelled
-from policies.job_flow_values import (
+from policies.job.flow_expressions import Expressions
+from policies.job.flow_operations import collected, summed
+from policies.job.flow_syntax import key_of, spelled
+from policies.job.flow_values import (
     NO_VALUE,
     Mark,
     Reach,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity
-from policies.job_text import JobText
+from policies.job.text import JobText
 
 RULE = "job.literals"
 LONG_TEXT = 200

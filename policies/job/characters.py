@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from policies.findings import Finding, Severity, refuse
-from policies.job_text import JobText, shown
+from policies.job.text import JobText, shown
 
 RULE = "job.characters"
 _BIDIRECTIONAL = frozenset(

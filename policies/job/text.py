@@ -11,8 +11,8 @@ from functools import cached_property
 from itertools import islice
 
 from policies.findings import Finding, refuse
-from policies.job_flow import Flow, follow
-from policies.job_names import Names
+from policies.job.flow import Flow, follow
+from policies.job.names import Names
 from policies.sections import JobRule
 
 MAXIMUM_BYTES = 200_000
