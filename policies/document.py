@@ -63,9 +63,9 @@ class Policy(Strict):
     access: tuple[Access, ...] = Field(min_length=1, max_length=2)
     """How jobs may see images. `arrays`: any approved training code reads memory-mapped arrays.
     `trainer`: only the hospital's own training loop does; this version does not have it yet."""
-    runs: RunsRule
+    runs: RunsRule = RunsRule()
     """How often approved code may run."""
-    expiry: ExpiryRule
+    expiry: ExpiryRule = ExpiryRule()
     """How long an approval holds."""
     arguments: dict[Name, Bound] = Field(default={}, max_length=100)
     """The arguments that jobs may have, each with the widest range that can be approved."""
@@ -73,13 +73,13 @@ class Policy(Strict):
     """What the text of a job may contain."""
     contract: ContractRule = ContractRule()
     """What a request may declare as leaving."""
-    examples: ExamplesRule
+    examples: ExamplesRule = ExamplesRule()
     """How many images a result must rest on."""
     dominance: DominanceRule = DominanceRule()
     """No patient may stand for a large part of a dataset."""
-    counts: CountsRule
+    counts: CountsRule = CountsRule()
     """Small numbers of patients in tables."""
-    update: UpdateRule
+    update: UpdateRule = UpdateRule()
     """How much may leave."""
     sandbox: SandboxRule = SandboxRule()
     """What one run may use up."""

@@ -1,6 +1,8 @@
 """The sections of a policy document. Each field has a meaning, a range and a safe default.
 
-A field without a default has to be written out: no default would be right for every hospital.
+What has to be written out is whose policy it is, what it is about, and the two things that nobody
+should consent to by silence: that code reads images itself (`access`), and that updates leave as
+computed (`privacy.mode`).
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class RequestersRule(Strict):
 class RunsRule(Strict):
     """How often approved code may run."""
 
-    maximum: int = Field(ge=1, le=10_000)
+    maximum: int = Field(default=10, ge=1, le=10_000)
     """Most runs that one approval may grant; failed runs count."""
     per_day: int = Field(default=500, ge=1, le=10_000)
     """Most runs that one approval may start in 24 hours."""
@@ -98,7 +100,7 @@ class RunsRule(Strict):
 class ExpiryRule(Strict):
     """How long an approval holds."""
 
-    maximum_days: int = Field(ge=1, le=730)
+    maximum_days: int = Field(default=30, ge=1, le=730)
     """Most days between approval and expiry."""
     undecided_days: int = Field(default=60, ge=1, le=730)
     """Days after which a request that nobody decided expires."""
@@ -133,7 +135,7 @@ class JobRule(Strict):
 class ExamplesRule(Strict):
     """How many images a result must rest on."""
 
-    minimum: int = Field(ge=2, le=1_000_000)
+    minimum: int = Field(default=50, ge=2, le=1_000_000)
     """Fewest images that a run may use for its update to leave."""
     minimum_classes: int = Field(default=2, ge=1, le=1000)
     """Fewest classes that a dataset version must have."""
@@ -154,18 +156,18 @@ class DominanceRule(Strict):
 class CountsRule(Strict):
     """Small numbers of patients."""
 
-    minimum: int = Field(ge=2, le=1000)
+    minimum: int = Field(default=10, ge=2, le=1000)
     """Every cell of a table that leaves is 0 or at least this."""
 
 
 class UpdateRule(Strict):
     """How much may leave."""
 
-    maximum_mb: float = Field(gt=0, le=2000)
+    maximum_mb: float = Field(default=10, gt=0, le=2000)
     """Largest update of one run, in megabytes (10^6 bytes) of array data."""
     maximum_total_mb: float = Field(default=5000, gt=0, le=1e6)
     """Most megabytes over all runs of one approval."""
-    maximum_change_norm: float = Field(gt=0, le=1e9)
+    maximum_change_norm: float = Field(default=10, gt=0, le=1e9)
     """Largest L2 norm of (returned weights - weights sent), over all arrays."""
 
 
