@@ -145,7 +145,7 @@ def _sheet(
         others=[row for row in who.control.requests() if row["state"] in (*UNDECIDED, "approved")][
             :30
         ],
-        done=_done(done, found),
+        done=_done(done, found, who),
         refused=refused,
     )
 
@@ -195,11 +195,11 @@ def _remarks(form: Mapping[str, str]) -> list[tuple[int, str]]:
     return sorted((int(name[1]), text) for name, text in found if name and text)
 
 
-def _done(done: str, found: Mapping[str, Any]) -> str:
-    """The sentence about what was just done; only known words make one."""
-    number = f"R-{found['request']}"
-    if done == "rehearsed":
+def _done(done: str, found: Mapping[str, Any], who: Visitor) -> str:
+    """The sentence about what was just done; a link that only claims it gets none."""
+    number, decisions = f"R-{found['request']}", found["decisions"]
+    if done == "rehearsed" and found["rehearsal"]:
         return f"{number} was rehearsed on the mock."
-    if done in set(Verb):
+    if decisions and (decisions[-1]["verb"], decisions[-1]["person"]) == (done, who.email):
         return f"{number} is {found['state_in_words']}. Your decision is signed and in the log."
     return ""

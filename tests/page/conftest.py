@@ -51,12 +51,11 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
         arguments={"rate": {"low": 0.0, "high": 1.0}, "epochs": {"low": 1, "high": 20}},
         review={"rehearsal": {"images": 4, "time_s": 20}, "tiers": [LARGE]},
     )
-    page = None
+    page = RunningPage(hospital.trial.site.path)
     try:
         start(hospital)
         add_people(hospital.trial)
-        made = Reviewed(hospital, RunningPage(hospital.trial.site.path), hospital.connect(), {})
-        page = made.page
+        made = Reviewed(hospital, page, hospital.connect(), {})
         for prepared in PREPARED:
             study = made.submit(prepared.text, **prepared.terms)
             made.numbers[prepared.name] = study.requests["st-marys"]
@@ -67,8 +66,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
         page.wait_until_up()
         yield made
     finally:
-        if page is not None:
-            page.stop()
+        page.stop()
         hospital.trial.stop()
 
 
