@@ -15,6 +15,7 @@ from datasites.people import (
     check_password_length,
     find_person,
     is_person,
+    is_researcher,
     remove_person,
     set_password,
 )
@@ -80,6 +81,11 @@ def add_people(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> None
         check_password_length(said.new_password, site.config.minimum_password)
         if is_person(site.records, said.email):
             raise AccountError(f"{said.email} has an account here already")
+        if said.role is Role.COMPLIANCE and is_researcher(site.records, said.email):
+            raise AccountError(
+                f"{said.email} has a researcher's account here; compliance has none, so that it "
+                "reads and never runs. Give another address"
+            )
         site.audit.append(
             Event.PERSON_CHANGED,
             acting.email,
@@ -116,6 +122,12 @@ def add_people(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> None
     @app.post("/accounts")
     def add_account(account: NewAccount) -> dict[str, str]:
         check_password_length(account.password, site.config.minimum_password)
+        person = find_person(site.records, account.email)
+        if person is not None and person.role == Role.COMPLIANCE:
+            raise AccountError(
+                f"{person.email} is compliance here, which has no researcher's account. Give "
+                "another address"
+            )
         site.audit.append(
             Event.ACCOUNT_CREATED,
             "site",

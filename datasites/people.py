@@ -19,7 +19,7 @@ from nacl.pwhash import argon2id
 from sqlalchemy import select
 
 from datasites.errors import AccountError
-from datasites.records import Person, Records, utc_now
+from datasites.records import Person, Records, Researcher, utc_now
 
 STRANGER = "unknown account"
 """Who is named in the log where nobody is known."""
@@ -141,6 +141,13 @@ def list_people(records: Records) -> Sequence[Person]:
 def is_person(records: Records, email: str) -> bool:
     """Whether someone with this address has an account here."""
     return find_person(records, email) is not None
+
+
+def is_researcher(records: Records, email: str) -> bool:
+    """Whether a researcher's account was made for this address."""
+    with records.read() as session:
+        known = session.scalars(select(Researcher.email)).all()
+    return email.casefold() in {address.casefold() for address in known}
 
 
 def check_password_length(password: str, minimum: int) -> None:

@@ -18,6 +18,7 @@ from policies.findings import Severity
 STYLES = {"pass": "green", "read": "yellow", "warn": "bold magenta", "refuse": "bold red"}
 DIFF_STYLES = {"same": "", "changed": "yellow", "added": "green", "removed": "red"}
 CALLS_SHOWN = 8
+RETURNED_SHOWN = 6
 ATTENTION_SHOWN = 15
 
 
@@ -86,6 +87,15 @@ def print_rehearsal(out: Console, sheet: Mapping[str, Any]) -> None:
             style,
         )
     )
+    for array in report["returned"][:RETURNED_SHOWN]:
+        shape = " x ".join(map(str, array["shape"])) or "one number"
+        out.print(
+            Text(f"  returned: {array['kind']} {_visible(array['name'])}, {shape} {array['dtype']}")
+        )
+    if (more := len(report["returned"]) - RETURNED_SHOWN) > 0:
+        out.print(f"  and {more} more arrays")
+    for name, value in report["metrics"].items():
+        out.print(Text(f"  returned: metric {_visible(name)} = {value:.4g}"))
     for finding in report["refused"]:
         out.print(Text(f"  would not leave: {finding['rule']}: {finding['seen']}", STYLES["warn"]))
     for attempt, times in report["attempts"]:

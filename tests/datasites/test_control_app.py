@@ -14,13 +14,14 @@ import uvicorn
 import yaml
 
 import factories
+from datasites.adopted_policy import adopted_policies
 from datasites.audit_log import read_events
 from datasites.control import short_path
 from datasites.control_app import control_app
 from datasites.open_site import OpenSite
 from datasites.people import Acting, check_person, find_person
 from datasites.records import Researcher
-from open_sites import COMPLIANCE, OWNER, SECOND, THIRD, RecordedSyft, open_site, submit
+from open_sites import COMPLIANCE, OWNER, RITA, SECOND, THIRD, RecordedSyft, open_site, submit
 
 HERE = "127.0.0.1"
 
@@ -194,6 +195,37 @@ def test_accounts_of_researchers_have_an_institution(site: OpenSite, tools: http
     assert tools.post("/accounts", json=body).status_code == 200
     with site.records.read() as session:
         assert session.get_one(Researcher, "rudi@uni.example").institution == "Uni"
+
+
+def test_compliance_has_no_account_of_a_researcher(site: OpenSite, tools: httpx.Client) -> None:
+    body = {"email": COMPLIANCE.email.upper(), "name": "C", "password": factories.PASSWORD}
+    answer = tools.post("/accounts", json=body)
+    assert answer.json()["error"] == (
+        f"{COMPLIANCE.email} is compliance here, which has no researcher's account. Give another "
+        "address"
+    )
+    answer = tools.post("/people", json=NEW | {"email": RITA} | by(OWNER))
+    assert answer.json()["error"] == (
+        f"{RITA} has a researcher's account here; compliance has none, so that it reads and never "
+        "runs. Give another address"
+    )
+
+
+def test_a_policy_is_not_adopted_when_the_log_cannot_be_written(
+    site: OpenSite, tools: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, file = site.policy.sha256, site.site.path / "policy.yaml"
+    text = file.read_text()
+    policy = factories.policy(version=9).model_dump(mode="json", exclude_none=True)
+    body = {"text": yaml.safe_dump(policy), "reason": "a full disk"} | by(OWNER)
+    with open("/dev/full", "wb", buffering=0) as full:
+        with monkeypatch.context() as patched:
+            patched.setattr(site.audit, "_file", full.fileno())
+            answer = tools.post("/policy", json=body)
+        assert (answer.status_code, answer.json()["exit_code"]) == (409, 3)
+    assert site.policy.sha256 == before
+    assert file.read_text() == text
+    assert len(adopted_policies(site.records)) == 1
 
 
 def test_the_audit_log_is_filtered(site: OpenSite, tools: httpx.Client) -> None:
