@@ -25,9 +25,7 @@ import inspect
 import json
 import logging
 import re
-import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +66,7 @@ from datasites.open_site import OpenSite
 from datasites.people import STRANGER, WRONG, Throttle
 from datasites.published import describe_request, describe_requests, describe_site
 from datasites.records import Nonce, PublishedDataset
+from datasites.refusal_log import RefusalLog
 from datasites.request_states import RequestState
 from datasites.requests import find_requests, submit_request, withdraw_request
 from datasites.runs import run_job
@@ -92,7 +91,6 @@ CALLS: dict[str, dict[str, type]] = {
 """
 
 JOB_ARGUMENTS = ("data", "weights", "config")
-REFUSALS_PER_MINUTE = 60
 
 
 class CallRefused(Exception):
@@ -115,9 +113,7 @@ class Gate:
         self._site, self._datasite = site, datasite
         self._logins = Throttle(tries=5, window_s=300)
         self._addresses = Throttle(tries=50, window_s=300)
-        self._refusals: dict[str, list[float]] = {}
-        self._unlogged: Counter[str] = Counter()
-        self._turn = threading.Lock()
+        self._refusals = RefusalLog(site.audit)
         self._nobody = salt_and_hash_password("nobody has this password", 12)[1]
         _replace_execution()
         _gates[datasite.id] = self
@@ -177,7 +173,7 @@ class Gate:
             key = self._exchange(email, password)
         except AccountError as error:
             actor = email if self._find_user(email) is not None else STRANGER
-            self._log_refusal(Event.LOGIN_REFUSED, actor, "login", reason=str(error))
+            self._refusals.append(Event.LOGIN_REFUSED, actor, "login", reason=str(error))
             return bytes(_serialize(SyftError(message=str(error)), to_bytes=True))
         for throttle, name in tries:
             throttle.succeeded(name)
@@ -463,25 +459,10 @@ class Gate:
     def _refused(self, caller: Caller | None, reason: str) -> SyftError:
         actor = caller.email if caller else STRANGER
         try:
-            self._log_refusal(Event.CALL_REFUSED, actor, "call", reason=reason)
+            self._refusals.append(Event.CALL_REFUSED, actor, "call", reason=reason)
         except RecordError as error:
             logger.error("records: %s", error)
         return SyftError(message=reason)
-
-    def _log_refusal(self, event: Event, actor: str, subject: str, **detail: Any) -> None:
-        """Log a refusal; an actor's flood of them is counted, so that it cannot fill the disk."""
-        now = time.monotonic()
-        with self._turn:
-            name = f"{event} {actor}"
-            recent = [t for t in self._refusals.get(name, []) if now - t < 60]
-            if len(recent) >= REFUSALS_PER_MINUTE:
-                self._unlogged[name] += 1
-                return
-            self._refusals[name] = [*recent, now]
-            unlogged = self._unlogged.pop(name, 0)
-        if unlogged:
-            detail["refusals_not_logged_before"] = unlogged
-        self._site.audit.append(event, actor, subject, **detail)
 
 
 def _open(body: bytes) -> Envelope:
