@@ -37,6 +37,7 @@ class Event(StrEnum):
     LOGIN_REFUSED = "login refused"
     SESSION_ENDED = "session ended"
     CALL_REFUSED = "call refused"
+    ACT_REFUSED = "act refused"
     REQUEST_SUBMITTED = "request submitted"
     REQUEST_REFUSED = "request refused"
     REQUEST_REHEARSED = "request rehearsed"
@@ -62,6 +63,7 @@ class Event(StrEnum):
 DECISIONS = {
     Event.LOGIN_REFUSED: "refused",
     Event.CALL_REFUSED: "refused",
+    Event.ACT_REFUSED: "refused",
     Event.REQUEST_REFUSED: "refused",
     Event.REQUEST_CONSENTED: "consented",
     Event.REQUEST_APPROVED: "approved",

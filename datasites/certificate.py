@@ -117,6 +117,16 @@ def sign_certificate(certificate: Certificate, key: SiteKey) -> bytes:
     )
 
 
+def find_certificate(
+    datasets: Path, version: str, public_key: str | None = None
+) -> Certificate | None:
+    """The certificate of a version, None when there is none that this site signed."""
+    try:
+        return read_certificate(datasets, version, public_key)
+    except DatasetError:
+        return None
+
+
 def read_certificate(datasets: Path, version: str, public_key: str | None = None) -> Certificate:
     """The certificate of a version, its signature verified.
 

@@ -19,6 +19,7 @@ from datasites.new_site import checked_config, example_policy, make_site
 from datasites.page_command import page
 from datasites.people import generate_password
 from datasites.person_commands import person_app
+from datasites.person_options import PasswordFileOption, PersonOption, given_password
 from datasites.policy_commands import policy_app
 from datasites.request_commands import request_app
 
@@ -131,15 +132,18 @@ def status(
 def add_account(
     email: Annotated[str, typer.Argument(help="The researcher's e-mail address.")],
     name: Annotated[str, typer.Option(help="The researcher's name.")],
+    person: PersonOption,
     institution: Annotated[
         str, typer.Option(help="Where the researcher works; a policy can be about it.")
     ] = "",
     site: SiteOption = Path(),
+    password_file: PasswordFileOption = None,
 ) -> None:
-    """Make an account for a researcher; the password is shown once."""
-    password = generate_password()
-    Control(load_site(site).control_socket).add_account(email, name, password, institution)
-    say(f"Password of {email}, shown this once: {password}")
+    """Make an account for a researcher, as an owner; their password is shown once."""
+    new = generate_password()
+    control = Control(load_site(site).control_socket)
+    kept = control.add_account(email, name, institution, new, person, given_password(password_file))
+    say(f"Password of {kept}, shown this once: {new}")
 
 
 if __name__ == "__main__":

@@ -134,9 +134,26 @@ class Control:
             password=password,
         )
 
-    def add_account(self, email: str, name: str, password: str, institution: str = "") -> None:
-        """Make a researcher's account."""
-        self._post("/accounts", email=email, name=name, password=password, institution=institution)
+    def add_account(
+        self,
+        email: str,
+        name: str,
+        institution: str,
+        new_password: str,
+        person: str,
+        password: str,
+    ) -> str:
+        """Make a researcher's account; the address to log in with, as the site keeps it."""
+        made = self._post(
+            "/accounts",
+            email=email,
+            name=name,
+            institution=institution,
+            new_password=new_password,
+            person=person,
+            password=password,
+        )
+        return str(made["email"])
 
     def datasets(self) -> list[Json]:
         """Every dataset version that was published, with card and certificate."""

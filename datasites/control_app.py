@@ -178,8 +178,8 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
 def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> None:
     @app.post("/requests/{number}/rehearsal")
     def rehearsal(request: Request, number: int) -> dict[str, Any]:
-        token = request.headers.get("x-session")
-        acting = door.session(request, token).acting if token else None
+        by_session = "x-session" in request.headers
+        acting = door.session(request, "rehearse", f"R-{number}").acting if by_session else None
         rehearse(site, get_request(site, number), acting)
         return review(site, number).as_dict()
 
@@ -187,7 +187,7 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
     def decide(request: Request, number: int, verb: str, said: Decision) -> dict[str, Any]:
         if verb not in set(Verb):
             raise DecisionError(f"`{verb}` is not a decision; use {', '.join(Verb)}")
-        acting = door.let_in(request, said, verb, f"R-{number}")
+        acting = door.decider(request, said, verb, f"R-{number}")
         row, reason = get_request(site, number), checked_reason(said.reason)
         if verb == Verb.APPROVE:
             if acting.role.decides and latest_rehearsal(site, number) is None:
@@ -205,7 +205,7 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
 def _add_records(app: FastAPI, site: OpenSite, door: Door) -> None:
     @app.post("/policy")
     def adopt(request: Request, said: NewPolicy) -> dict[str, str]:
-        acting = door.let_in(request, said, "adopt a policy", "policy")
+        acting = door.owner(request, said, "adopt a policy", "policy")
         with site.deciding:
             policy = adopt_policy(
                 site.site, site.records, site.audit, acting, said.text, said.reason

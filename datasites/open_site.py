@@ -38,6 +38,9 @@ class SyftSide(Protocol):
     def publish(self, name: str, version: str) -> str:
         """Register a dataset version as handle and mock; the id of the handle."""
 
+    def free_address(self, email: str) -> str:
+        """The address as an account of it is kept; an `AccountError` if it is none, or taken."""
+
     def add_researcher(self, email: str, name: str, password: str) -> None:
         """Make an account that may submit and run."""
 

@@ -19,7 +19,7 @@ from nacl.pwhash import argon2id
 from sqlalchemy import select
 
 from datasites.errors import AccountError
-from datasites.records import Person, Records, Researcher, utc_now
+from datasites.records import Person, Records, utc_now
 
 STRANGER = "unknown account"
 """Who is named in the log where nobody is known."""
@@ -64,11 +64,7 @@ def add_person(
     Raises:
         AccountError: The address is taken or none, or the password too short.
     """
-    check_password_length(password, minimum)
-    if "@" not in email or email != email.strip() or not email.isprintable():
-        raise AccountError(f"`{email}` is not an e-mail address")
-    if find_person(records, email) is not None:
-        raise AccountError(f"{email} has an account here already")
+    check_new_person(records, email, password, minimum)
     with records.write() as session:
         session.add(
             Person(
@@ -81,20 +77,37 @@ def add_person(
         )
 
 
+def check_new_person(records: Records, email: str, password: str, minimum: int) -> None:
+    """Raise an `AccountError` if `add_person` would."""
+    check_password_length(password, minimum)
+    if "@" not in email or email != email.strip() or not email.isprintable():
+        raise AccountError(f"`{email}` is not an e-mail address")
+    if find_person(records, email) is not None:
+        raise AccountError(f"{email} has an account here already")
+
+
 def remove_person(records: Records, email: str) -> None:
     """Take someone's account away; what they decided stays.
 
     Raises:
         AccountError: There is no such person, or it is the last owner.
     """
-    person = find_person(records, email)
-    if person is None:
-        raise AccountError(f"{email} has no account here; see `sitegate person list`")
+    person = removable_person(records, email)
+    with records.write() as session:
+        session.delete(session.get_one(Person, person.email))
+
+
+def removable_person(records: Records, email: str) -> Person:
+    """The person with an address, whose account may be taken away.
+
+    Raises:
+        AccountError: There is no such person, or it is the last owner.
+    """
+    person = get_person(records, email)
     owners = [p for p in list_people(records) if p.role == Role.OWNER]
     if person.role == Role.OWNER and len(owners) == 1:
         raise AccountError(f"{email} is the only owner; add another owner first")
-    with records.write() as session:
-        session.delete(session.get_one(Person, person.email))
+    return person
 
 
 def set_password(records: Records, email: str, password: str, minimum: int) -> None:
@@ -104,9 +117,7 @@ def set_password(records: Records, email: str, password: str, minimum: int) -> N
         AccountError: It is too short, or there is no such person.
     """
     check_password_length(password, minimum)
-    person = find_person(records, email)
-    if person is None:
-        raise AccountError(f"{email} has no account here")
+    person = get_person(records, email)
     with records.write() as session:
         session.get_one(Person, person.email).password_hash = _hash(password)
 
@@ -132,6 +143,20 @@ def find_person(records: Records, email: str) -> Person | None:
     return next((p for p in list_people(records) if p.email.casefold() == email.casefold()), None)
 
 
+def get_person(records: Records, email: str) -> Person:
+    """The person with an address, or an `AccountError`."""
+    person = find_person(records, email)
+    if person is None:
+        raise AccountError(f"{email} has no account here; see `sitegate person list`")
+    return person
+
+
+def named_in_log(records: Records, email: str) -> tuple[str, str]:
+    """Actor and role of somebody who gives an address and was not recognised."""
+    person = find_person(records, email)
+    return (person.email, person.role) if person else (STRANGER, "unknown")
+
+
 def list_people(records: Records) -> Sequence[Person]:
     """Everyone who has an account here, in the order in which they got it."""
     with records.read() as session:
@@ -141,13 +166,6 @@ def list_people(records: Records) -> Sequence[Person]:
 def is_person(records: Records, email: str) -> bool:
     """Whether someone with this address has an account here."""
     return find_person(records, email) is not None
-
-
-def is_researcher(records: Records, email: str) -> bool:
-    """Whether a researcher's account was made for this address."""
-    with records.read() as session:
-        known = session.scalars(select(Researcher.email)).all()
-    return email.casefold() in {address.casefold() for address in known}
 
 
 def check_password_length(password: str, minimum: int) -> None:

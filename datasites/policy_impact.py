@@ -23,8 +23,9 @@ from datasites.dataset_facts import dataset_facts
 from datasites.errors import DatasetError
 from datasites.lineage import retired_because
 from datasites.minimums import check_minimums
-from datasites.records import ApprovalRow, Records, RequestRow, Researcher
+from datasites.records import ApprovalRow, Records, RequestRow
 from datasites.request_states import UNDECIDED, RequestState
+from datasites.researchers import find_researcher
 from datasites.track_record import track_record
 from policies.contract import Terms
 from policies.document import Policy, parse_policy
@@ -162,8 +163,7 @@ def _request_impact(
     site: Site, records: Records, row: RequestRow, old: Policy, new: Policy
 ) -> RequestImpact:
     terms = Terms.model_validate_json(row.terms)
-    with records.read() as session:
-        known = session.get(Researcher, row.account)
+    known = find_researcher(records, row.account)
     ask = Ask(
         text=row.text,
         terms=terms,

@@ -14,8 +14,9 @@ from datasites.dataset_facts import dataset_facts
 from datasites.errors import DecisionError, RunRefused
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
-from datasites.records import PublishedDataset, RequestRow, Researcher, utc_now
+from datasites.records import PublishedDataset, RequestRow, utc_now
 from datasites.request_states import UNDECIDED, WITHDRAWABLE, RequestState
+from datasites.researchers import find_researcher
 from policies.contract import Terms
 from policies.findings import Finding, refuse
 from policies.job_rules import MAXIMUM_BYTES, job_sha256
@@ -189,8 +190,7 @@ def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
 
 def requester(site: OpenSite, account: str) -> Requester:
     """Who an account is, as the hospital wrote it down."""
-    with site.records.read() as session:
-        known = session.get(Researcher, account)
+    known = find_researcher(site.records, account)
     return Requester(account, known.institution if known else "")
 
 

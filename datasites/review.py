@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import select
-
 from datasites.approvals import Approval
 from datasites.attention import find_attention
 from datasites.catalogue import Card, read_card
-from datasites.certificate import Certificate, read_certificate
+from datasites.certificate import Certificate, find_certificate
 from datasites.earlier_texts import Comparison, compare_with_earlier
 from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
-from datasites.records import RequestRow, Researcher
+from datasites.records import RequestRow
 from datasites.rehearsal import Rehearsal, latest_rehearsal
 from datasites.request_states import RequestState
 from datasites.requests import find_requests, get_request, request_findings, request_terms
+from datasites.researchers import find_researcher
 from datasites.signed_decisions import SignedDecision, read_decisions
 from datasites.standing import agreements, is_stopped, latest_approval, needed_for
 from policies.contract import Terms
@@ -168,7 +167,9 @@ def review(site: OpenSite, number: int) -> ReviewSheet:
         summary=summary,
         policy=site.policy.title,
         card=_card(site, terms.version),
-        certificate=_certificate(site, terms.version),
+        certificate=find_certificate(
+            site.site.datasets, terms.version, site.key.public_hex
+        ),
         decisions=[decision for decision, _ in read_decisions(site, row.id)],
         rehearsal=latest_rehearsal(site, row.id),
         comparison=compare_with_earlier(site, row),
@@ -195,8 +196,7 @@ def summarise(site: OpenSite, row: RequestRow) -> Summary:
 
 
 def _requester(site: OpenSite, account: str, theirs: list[RequestRow]) -> dict[str, Any]:
-    with site.records.read() as session:
-        known = session.scalar(select(Researcher).where(Researcher.email == account))
+    known = find_researcher(site.records, account)
     states = [row.state for row in theirs]
     runs, released = site.ledger.counts([row.id for row in theirs])
     return {
@@ -254,12 +254,5 @@ def _arguments(terms: Terms) -> dict[str, str]:
 def _card(site: OpenSite, version: str) -> Card | None:
     try:
         return read_card(site.site.datasets, version)
-    except DatasetError:
-        return None
-
-
-def _certificate(site: OpenSite, version: str) -> Certificate | None:
-    try:
-        return read_certificate(site.site.datasets, version, site.key.public_hex)
     except DatasetError:
         return None

@@ -30,6 +30,7 @@ class Session:
         acting: Who logged in.
         name: Their name.
         address: Where from.
+        password_hash: The hash of the password that it began with; it ends with that.
         csrf: What every form of the session has to carry.
         began: When, in seconds of the clock.
         seen: When it was last used.
@@ -38,6 +39,7 @@ class Session:
     acting: Acting
     name: str
     address: str
+    password_hash: str
     csrf: str
     began: float
     seen: float
@@ -51,10 +53,12 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._turn = threading.Lock()
 
-    def begin(self, acting: Acting, name: str, address: str) -> tuple[str, Session]:
+    def begin(
+        self, acting: Acting, name: str, address: str, password_hash: str
+    ) -> tuple[str, Session]:
         """A new session and its token."""
         token, now = secrets.token_urlsafe(32), self._clock()
-        session = Session(acting, name, address, secrets.token_urlsafe(32), now, now)
+        session = Session(acting, name, address, password_hash, secrets.token_urlsafe(32), now, now)
         with self._turn:
             self._open = {t: s for t, s in self._open.items() if not self._is_over(s)}
             if len(self._open) >= MOST:
@@ -82,11 +86,6 @@ class Sessions:
         """Forget a session."""
         with self._turn:
             self._open.pop(token, None)
-
-    def end_all_of(self, email: str) -> None:
-        """Forget every session of a person whose password or role changed."""
-        with self._turn:
-            self._open = {t: s for t, s in self._open.items() if s.acting.email != email}
 
     def _is_over(self, session: Session) -> bool:
         now = self._clock()

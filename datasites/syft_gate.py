@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
+from pydantic import EmailStr, TypeAdapter
 from sqlalchemy import delete
 from syft.client.api import ServerIdentity, SyftAPICall, SyftAPIData
 from syft.serde.serialize import _serialize
@@ -404,6 +405,13 @@ class Gate:
         self._datasite.services.dataset.add(root, dataset)
         return str(twin.id.no_dash)
 
+    def free_address(self, email: str) -> str:
+        """The address as syft keeps it, the domain in lower case, if it has no account."""
+        kept = kept_address(email)
+        if self._find_user(kept) is not None:
+            raise AccountError(f"{kept} has an account here already")
+        return kept
+
     def add_researcher(self, email: str, name: str, password: str) -> None:
         """Make a syft account with the role of a data scientist."""
         try:
@@ -417,11 +425,6 @@ class Gate:
             )
         except SyftException as error:
             raise AccountError(f"the account was not made: {error.public_message}") from error
-        except (ValueError, TypeError) as error:
-            raise AccountError(
-                f"the account was not made: `{email}` is not an e-mail address, or the name is "
-                "empty"
-            ) from error
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -463,6 +466,17 @@ class Gate:
         except RecordError as error:
             logger.error("records: %s", error)
         return SyftError(message=reason)
+
+
+def kept_address(email: str) -> str:
+    """The address that syft keeps for this one, or an `AccountError` if it is none.
+
+    syft's `UserCreate` has it as pydantic's `EmailStr`, which puts the domain in lower case.
+    """
+    try:
+        return str(TypeAdapter(EmailStr).validate_python(email))
+    except ValueError as error:
+        raise AccountError(f"`{email}` is not an e-mail address") from error
 
 
 def _open(body: bytes) -> Envelope:

@@ -138,6 +138,12 @@ class TrialSite:
         """Let another policy be in force, as the site's owner."""
         self.control.adopt_policy(text, self.owner, self.owner_password, reason)
 
+    def add_account(self, email: str, name: str, password: str, institution: str = "") -> str:
+        """Make a researcher's account as the site's owner; the address to log in with."""
+        return self.control.add_account(
+            email, name, institution, password, self.owner, self.owner_password
+        )
+
     def verify_audit(self) -> Verification:
         """Check the site's audit log."""
         return verify_log(self.site.audit, self.public_key)

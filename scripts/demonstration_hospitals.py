@@ -183,5 +183,5 @@ def start_hospitals(demonstration: Demonstration) -> Federation:
     passwords = {site.name: generate_password() for site in demonstration.sites}
     for site in demonstration.sites:
         site.wait_until_up()
-        site.control.add_account(RESEARCHER, "The researcher", passwords[site.name])
+        site.add_account(RESEARCHER, "The researcher", passwords[site.name])
     return federation.connect(roster(demonstration.sites), email=RESEARCHER, password=passwords)

@@ -67,7 +67,9 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         commands = "sitegate serve &                               # until Ctrl-C or SIGTERM\n"
-        researcher_password = shown_password(newcomer.types("owner-2", **{commands: ""}))
+        given = {commands: "", "'…'": f"'{owner_password}'"}
+        researcher_password = shown_password(newcomer.types("owner-2", **given))
+        newcomer.environment["SITEGATE_PASSWORD"] = owner_password
         (tmp_path / "roster.yaml").write_text(block("roster").replace("8443", newcomer.port))
         script = block("researcher").replace('"…"', repr(researcher_password))
         (tmp_path / "study.py").write_text(script)
@@ -77,7 +79,7 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         wait_for_a_request(newcomer)
-        said = newcomer.types("owner-3", **{"'…'": f"'{owner_password}'"})
+        said = newcomer.types("owner-3")
         assert "train a pneumonia classifier" in said
         assert "113100, 113103, 113105; " in said  # the certificate, on the review sheet
         assert "R-1 is approved until" in said

@@ -151,6 +151,11 @@ def _refused_login(line: Line, _: Titles) -> str:
     return f"{who} was not let in, wanting to {wanted} ({line['reason']})"
 
 
+def _refused_act(line: Line, _: Titles) -> str:
+    wanted = line["detail"].get("wanted_to", "act")
+    return f"{_who(line)} wanted to {wanted}, and was refused ({line['reason']})"
+
+
 def _refused_request(line: Line, _: Titles) -> str:
     return f"the request was not taken in, because of {listed(line['detail'].get('rules', []))}"
 
@@ -162,6 +167,7 @@ def _in_force(line: Line, titles: Titles) -> str:
 _SENTENCES: dict[str, Sentence] = {
     Event.ACCOUNT_CREATED: _account,
     Event.LOGIN_REFUSED: _refused_login,
+    Event.ACT_REFUSED: _refused_act,
     Event.POLICY_CHANGED: _adopted,
     Event.POLICY_IN_FORCE: _in_force,
     Event.DATASET_PUBLISHED: _dataset("published"),

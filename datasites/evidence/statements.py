@@ -20,6 +20,7 @@ from datasites.request_states import RequestState
 _SECTIONS = {
     Event.ACCOUNT_CREATED: Safe.PEOPLE,
     Event.LOGIN_REFUSED: Safe.PEOPLE,
+    Event.ACT_REFUSED: Safe.PEOPLE,
     Event.DATASET_PUBLISHED: Safe.DATA,
     Event.DATASET_WITHDRAWN: Safe.DATA,
     Event.REQUEST_REHEARSED: Safe.SETTINGS,

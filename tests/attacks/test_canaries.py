@@ -217,7 +217,7 @@ def afterwards(
     try:
         trial.launch()
         trial.wait_until_up()
-        trial.control.add_account("rita@uni.example", "rita", factories.PASSWORD)
+        trial.add_account("rita@uni.example", "rita", factories.PASSWORD)
         with relay(trial.site.config.port, heard) as port, overheard(heard):
             _research(trial, port)
         certificate = json.loads(place.here("dataset", "certificate", NAME, "--json"))

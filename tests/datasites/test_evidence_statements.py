@@ -126,6 +126,12 @@ SUBMITTED = line(Event.REQUEST_SUBMITTED, **HASHES, version=VERSION, dataset="ch
             "address or the password is wrong).",
         ),
         (
+            line(Event.ACT_REFUSED, "carla@stmarys.example", role="compliance",
+                 wanted_to="approve", reason="it decides nothing"),
+            "carla@stmarys.example (compliance) wanted to approve, and was refused (it decides "
+            "nothing).",
+        ),
+        (
             line(Event.REQUEST_REHEARSED, "site", text_sha256="a" * 64, version=VERSION),
             "the site had the text aaaaaaaaaaaa… run on the mock of version 41c900000000…, which "
             "is made from no patient.",

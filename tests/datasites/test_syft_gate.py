@@ -8,15 +8,40 @@ import pytest
 import syft
 from syft.service.code.user_code_service import UserCodeService
 from syft.service.service import ServiceConfigRegistry, UserServiceConfigRegistry
+from syft.service.user.user import User, UserCreate
 from syft.service.user.user_roles import ServiceRole
 from syft.types.uid import UID
 
-from datasites.syft_gate import CALLS, _arguments
+from datasites.errors import AccountError
+from datasites.syft_gate import CALLS, _arguments, kept_address
+from factories import PASSWORD
 from policies.envelope import Call
 
 
 def call(path: str, payload: bytes = b"", **arguments: str | int) -> Call:
     return Call("0" * 32, path, 0, "0" * 32, arguments, payload)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("rita@uni.example", "rita@uni.example"),
+        ("Rita.R@UNI.Example", "Rita.R@uni.example"),
+        ("Rita <rita@UNI.example>", "rita@uni.example"),
+    ],
+)
+def test_the_address_is_known_before_syft_keeps_it(given, kept):
+    assert kept_address(given) == kept
+    made = UserCreate(email=given, name="R", password=PASSWORD, password_verify=PASSWORD)
+    assert made.to(User).email == kept
+
+
+@pytest.mark.parametrize("given", ["", "rita", "rita@", "@uni.example", "a b@uni.example"])
+def test_what_is_no_address_is_refused_before_syft_sees_it(given):
+    with pytest.raises(AccountError, match="is not an e-mail address"):
+        kept_address(given)
+    with pytest.raises(ValueError, match="email"):
+        UserCreate(email=given, name="R", password=PASSWORD, password_verify=PASSWORD)
 
 
 RUN = {"uid": "ab" * 16, "round": 1, "attempt": 1, "config": "{}"}

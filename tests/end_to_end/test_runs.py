@@ -164,8 +164,17 @@ def test_a_wrong_password_is_logged_under_the_persons_name_and_the_request(hospi
 
 
 def test_an_account_without_an_address_is_refused_in_a_sentence(hospital):
-    with pytest.raises(SiteError, match="is not an e-mail address, or the name is empty"):
-        hospital.trial.control.add_account("notmail", "", factories.PASSWORD)
+    with pytest.raises(SiteError, match="`notmail` is not an e-mail address"):
+        hospital.trial.add_account("notmail", "N", factories.PASSWORD)
+
+
+def test_an_account_has_the_address_that_syft_keeps(hospital):
+    kept = hospital.trial.add_account("Ines@UNI.Example", "Ines", factories.PASSWORD)
+    assert kept == "Ines@uni.example"
+    assert hospital.connect(kept)
+    for same in ("Ines@uni.example", "Ines@UNI.EXAMPLE", "ines@uni.example"):
+        with pytest.raises(SiteError, match=r"Ines@uni\.example has an account here already"):
+            hospital.trial.add_account(same, "Ines", factories.PASSWORD)
 
 
 def test_same_run_id_with_other_weights_is_refused(hospital, rita):

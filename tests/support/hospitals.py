@@ -85,4 +85,4 @@ def start(hospital: Hospital) -> None:
     hospital.trial.launch()
     hospital.trial.wait_until_up()
     for name in ("rita", "mallory"):
-        hospital.trial.control.add_account(f"{name}@uni.example", name, factories.PASSWORD)
+        hospital.trial.add_account(f"{name}@uni.example", name, factories.PASSWORD)

@@ -11,6 +11,7 @@ import yaml
 
 import factories
 from datasites.catalogue import write_version
+from datasites.errors import AccountError
 from datasites.new_site import example_config, make_site
 from datasites.open_site import OpenSite
 from datasites.people import Acting, Role, add_person
@@ -33,6 +34,7 @@ class RecordedSyft:
 
     def __init__(self) -> None:
         self.decisions: list[tuple[str, bool]] = []
+        self.accounts: set[str] = set()
 
     def submit_code(self, account: str, text: str, terms: Terms, number: int) -> tuple[str, str]:
         """Ids of a request and of a code."""
@@ -46,8 +48,19 @@ class RecordedSyft:
         """Id of a handle."""
         return "0" * 32
 
+    def free_address(self, email: str) -> str:
+        """The domain in lower case, as syft has it."""
+        name, _, domain = email.partition("@")
+        if not domain:
+            raise AccountError(f"`{email}` is not an e-mail address")
+        kept = f"{name}@{domain.lower()}"
+        if kept in self.accounts:
+            raise AccountError(f"{kept} has an account here already")
+        return kept
+
     def add_researcher(self, email: str, name: str, password: str) -> None:
-        """Nothing to keep."""
+        """Remember it."""
+        self.accounts.add(email)
 
 
 def open_site(folder: Path, **policy_changes: Any) -> OpenSite:
