@@ -53,9 +53,9 @@ def serve_page(site: Site, settings: PageSettings, ready: Callable[[], None]) ->
     Raises:
         ConfigurationError: The port is taken.
     """
-    # uvicorn raises the signal again when it has shut down; this ends the process in good order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listening(settings) as port:
+        # uvicorn raises the signal again when it has shut down; this ends the process in good order
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         ready()
         server = uvicorn.Server(
             uvicorn.Config(

@@ -70,9 +70,9 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
         hospital.trial.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium; while it is open, nothing else of asyncio runs in this process."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
@@ -94,19 +94,19 @@ def _logged_in(chromium: Browser, reviewed: Reviewed, person: str) -> BrowserCon
     return context
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def owner(chromium: Browser, reviewed: Reviewed) -> BrowserContext:
     """The data owner's browser."""
     return _logged_in(chromium, reviewed, OWNER)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def second(chromium: Browser, reviewed: Reviewed) -> BrowserContext:
     """The second approver's browser."""
     return _logged_in(chromium, reviewed, SECOND)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def compliance(chromium: Browser, reviewed: Reviewed) -> BrowserContext:
     """The compliance reviewer's browser."""
     return _logged_in(chromium, reviewed, COMPLIANCE)

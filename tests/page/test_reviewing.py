@@ -124,6 +124,8 @@ def test_two_people_approve_what_is_large_and_one_revokes_it(reviewed, tab, seco
     number = study.requests[SITE]
     tab.goto(f"/requests/{number}")
     assert "2 people (owner, second approver); because of: large" in tab.content()
+    tab.get_by_role("button", name="Rehearse now").click()
+    tab.wait_for_url(re.compile("done=rehearsed"))
     decide(tab, "Approve", "Counts are large, nothing single leaves.", sure=False)
     question = tab.locator("main").inner_text()
     for words in ("rita@uni.example", "2 weight arrays of 68 numbers", "30 runs, 8,160 bytes"):

@@ -59,10 +59,6 @@ class RunningPage:
     def stop(self) -> tuple[int, str]:
         """End it as an operator would; exit code, and what it said."""
         self._process.send_signal(signal.SIGTERM)
-        return self.ended()
-
-    def ended(self) -> tuple[int, str]:
-        """Wait until it has ended; exit code, and what it said."""
         code = self._process.wait(START_S)
         self._said.seek(0)
         with self._said as said:
