@@ -6,12 +6,14 @@ start on a file that nobody adopted, so an edit is never in force, or out of for
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import select
 
 from datasites.audit_log import AuditLog, Event
 from datasites.config import Site
-from datasites.errors import AccountError, ConfigurationError, DecisionError
-from datasites.files import write_private
+from datasites.errors import AccountError, ConfigurationError, DecisionError, RecordError
+from datasites.files import sync_directory, write_private
 from datasites.keys import load_site_key
 from datasites.people import STRANGER, Acting, Role, check_person, is_person
 from datasites.records import PolicyRow, Records, utc_now
@@ -21,21 +23,28 @@ from policies.document import Policy, PolicyError, parse_policy
 
 def adopt_policy(
     site: Site, records: Records, audit: AuditLog, acting: Acting, text: str, reason: str
-) -> Policy:
+) -> tuple[Policy, int]:
     """Make a policy the one in force; the event first, then the record, then `policy.yaml`.
 
-    Standing approvals under the policy before it stop until they are confirmed.
+    Standing approvals stop until they are confirmed, also when the same policy comes back.
+
+    Returns:
+        The policy, and the number of this adoption.
 
     Raises:
         ConfigurationError: The text is not a valid policy.
-        DecisionError: The person is no owner, or gave no reason.
+        DecisionError: The person is no owner, gave no reason, or it is in force already.
+        RecordError: It cannot be written; nothing was changed.
     """
     policy = parsed(text)
     if acting.role is not Role.OWNER:
         raise DecisionError(f"{acting.email} is {acting.role}; an owner adopts a policy")
     if not reason.strip():
         raise DecisionError("give a reason for the change, for the log")
-    before = last_adopted(records)
+    before, file = last_adopted(records), site.path / site.config.policy
+    if before and before.sha256 == policy.sha256 and before.text == text:
+        raise DecisionError(f"{policy.title} is in force already; nothing changes")
+    draft = _draft(file, text)
     audit.append(
         Event.POLICY_CHANGED,
         acting.email,
@@ -48,9 +57,22 @@ def adopt_policy(
             **({"previous_policy_sha256": before.sha256} if before else {}),
         },
     )
-    remember_policy(records, policy, text, acting.email, reason.strip())
-    write_private(site.path / site.config.policy, text.encode(), 0o644)
-    return policy
+    adoption = remember_policy(records, policy, text, acting.email, reason.strip())
+    draft.replace(file)
+    sync_directory(file.parent)
+    return policy, adoption
+
+
+def _draft(file: Path, text: str) -> Path:
+    """The text on the disk beside the file whose place it takes: from there on there is room."""
+    draft = file.with_name(f".{file.name}.adopted")
+    try:
+        write_private(draft, text.encode(), 0o644)
+    except OSError as error:
+        raise RecordError(
+            f"the policy cannot be written beside {file}; nothing was changed. Is the disk full?"
+        ) from error
+    return draft
 
 
 def adopt_while_stopped(site: Site, person: str, password: str, text: str, reason: str) -> Policy:
@@ -74,24 +96,20 @@ def adopt_while_stopped(site: Site, person: str, password: str, text: str, reaso
                     reason=str(error),
                 )  # fmt: skip
                 raise
-            return adopt_policy(site, records, audit, acting, text, reason)
+            return adopt_policy(site, records, audit, acting, text, reason)[0]
         finally:
             records.close()
             audit.close()
 
 
-def remember_policy(records: Records, policy: Policy, text: str, person: str, reason: str) -> None:
-    """Copy a policy into the records, with its comments."""
+def remember_policy(records: Records, policy: Policy, text: str, person: str, reason: str) -> int:
+    """Copy a policy into the records, with its comments; the number of the adoption."""
+    row = PolicyRow(
+        sha256=policy.sha256, text=text, adopted_at=utc_now(), adopted_by=person, reason=reason
+    )
     with records.write() as session:
-        session.add(
-            PolicyRow(
-                sha256=policy.sha256,
-                text=text,
-                adopted_at=utc_now(),
-                adopted_by=person,
-                reason=reason,
-            )
-        )
+        session.add(row)
+    return row.id
 
 
 def last_adopted(records: Records) -> PolicyRow | None:
@@ -106,20 +124,21 @@ def adopted_policies(records: Records) -> list[PolicyRow]:
         return list(session.scalars(select(PolicyRow).order_by(PolicyRow.id.desc())))
 
 
-def policy_in_force(site: Site, records: Records) -> Policy:
-    """The adopted policy, if `policy.yaml` says the same.
+def policy_in_force(site: Site, records: Records) -> tuple[Policy, int]:
+    """The adopted policy and the number of its adoption, if `policy.yaml` says the same.
 
     Raises:
         ConfigurationError: The file is missing, not valid, or not what was adopted.
     """
     policy, adopted = site.policy(), last_adopted(records)
     if adopted is None or adopted.sha256 != policy.sha256:
+        last = f"what was adopted last has sha256 {adopted.sha256[:12]}…. " if adopted else ""
         raise ConfigurationError(
             f"{site.path / site.config.policy} is {policy.title} (sha256 {policy.sha256[:12]}…), "
-            "which nobody adopted; the site does not start on it. An owner adopts it with "
+            f"which nobody adopted; the site does not start on it. {last}An owner adopts it with "
             '`sitegate policy adopt FILE --reason "…"`, or restores the file'
         )
-    return policy
+    return policy, adopted.id
 
 
 def parsed(text: str) -> Policy:

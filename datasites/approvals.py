@@ -53,6 +53,8 @@ class Approval(Strict):
     """Dataset version, argument ranges, runs, contract, as asked for."""
     policy_sha256: Digest
     """The policy under which it was approved."""
+    policy_adoption: int
+    """Which adoption of a policy at this site that was; the same policy may be adopted again."""
     consents: tuple[Consent, ...]
     """Everyone who had to agree, in the order in which they did."""
     approved_at: dt.datetime
@@ -76,6 +78,7 @@ def check_approval(
     researcher: str,
     text: str,
     policy: Policy,
+    adoption: int,
     now: dt.datetime,
 ) -> tuple[Approval | None, list[Finding]]:
     """The approval, if the document allows this researcher to run this text now, and why not.
@@ -88,6 +91,7 @@ def check_approval(
         researcher: The account that calls.
         text: The text about to run.
         policy: The policy in force.
+        adoption: Which adoption of a policy at this site put it in force.
         now: The time, UTC.
     """
     if not is_signed(public_hex, PURPOSE, document.encode(), signature):
@@ -129,7 +133,7 @@ def check_approval(
                 "submit the new text as a new request",
             )
         )
-    if approval.policy_sha256 != policy.sha256:
+    if (approval.policy_sha256, approval.policy_adoption) != (policy.sha256, adoption):
         findings.append(
             refuse(
                 "approval.policy",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +42,18 @@ def _answers(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def shown_on(sheet: Mapping[str, Any]) -> tuple[str, str]:
+    """What a sheet shows that an approval depends on: SHA-256 of policy and of rehearsal."""
+    rehearsal = sheet["rehearsal"]
+    return sheet["policy_sha256"], rehearsal["sha256"] if rehearsal else ""
+
+
+def needs_rehearsal(sheet: Mapping[str, Any]) -> bool:
+    """Whether a request has to be rehearsed before it can be approved."""
+    rehearsal = sheet["rehearsal"]
+    return rehearsal is None or rehearsal["policy_sha256"] != sheet["policy_sha256"]
 
 
 class Control:
@@ -84,10 +96,16 @@ class Control:
         password: str = "",
         reason: str = "",
         comments: Sequence[tuple[int, str]] = (),
+        shown: tuple[str, str] = ("", ""),
     ) -> Json:
-        """Approve, deny, revoke, or send back with (line, remark) each; the sheet afterwards."""
+        """Approve, deny, revoke, or send back with (line, remark) each; the sheet afterwards.
+
+        An approval says what was `shown`: SHA-256 of the policy and of the rehearsal.
+        """
         return self._post(
             f"/requests/{number}/{verb}",
+            policy_sha256=shown[0],
+            rehearsal_sha256=shown[1],
             person=person,
             password=password,
             reason=reason,

@@ -20,7 +20,7 @@ from datasites.certificate import read_certificate
 from datasites.control_door import Door, Identified
 from datasites.control_people import add_people
 from datasites.countersignature import countersign
-from datasites.decisions import approve, checked_reason, deny, request_changes, revoke
+from datasites.decisions import Shown, approve, checked_reason, deny, request_changes, revoke
 from datasites.errors import DatasetError, DecisionError, SiteError
 from datasites.evidence.export import export_evidence
 from datasites.open_site import OpenSite, SyftSide
@@ -29,7 +29,7 @@ from datasites.people import (
 )
 from datasites.published import published_versions
 from datasites.publishing import publish_all
-from datasites.rehearsal import latest_rehearsal, rehearse
+from datasites.rehearsal import rehearse
 from datasites.request_states import Verb
 from datasites.requests import find_requests, get_request
 from datasites.review import review, summarise
@@ -42,10 +42,14 @@ MAXIMUM_EVENTS = 2000
 class Decision(Identified):
     """A person's decision about a request."""
 
-    reason: str = Field(max_length=2000)
+    reason: str = Field(max_length=10_000)
     """Why; the researcher reads it."""
-    comments: tuple[LineComment, ...] = Field(default=(), max_length=50)
+    comments: tuple[LineComment, ...] = Field(default=(), max_length=1000)
     """Remarks on lines, when changes are requested."""
+    policy_sha256: str = Field(default="", max_length=64)
+    """The policy that the sheet was judged under; an approval needs it."""
+    rehearsal_sha256: str = Field(default="", max_length=64)
+    """The rehearsal that the sheet showed; an approval needs it."""
 
 
 class NewPolicy(Identified):
@@ -102,7 +106,7 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
 
     @app.get("/requests")
     def requests() -> list[dict[str, Any]]:
-        return [summarise(site, row).as_dict() for row in find_requests(site)]
+        return [summarise(site, row, listed=True).as_dict() for row in find_requests(site)]
 
     @app.get("/requests/{number}")
     def request(number: int) -> dict[str, Any]:
@@ -188,11 +192,10 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
         if verb not in set(Verb):
             raise DecisionError(f"`{verb}` is not a decision; use {', '.join(Verb)}")
         acting = door.decider(request, said, verb, f"R-{number}")
-        row, reason = get_request(site, number), checked_reason(said.reason)
+        reason = checked_reason(said.reason)
         if verb == Verb.APPROVE:
-            if acting.role.decides and latest_rehearsal(site, number) is None:
-                rehearse(site, row, acting)
-            approve(site, syft, number, acting, reason)
+            shown = Shown(said.policy_sha256, said.rehearsal_sha256)
+            approve(site, syft, number, acting, reason, shown)
         elif verb == Verb.DENY:
             deny(site, syft, number, acting, reason)
         elif verb == Verb.REVOKE:
@@ -207,10 +210,10 @@ def _add_records(app: FastAPI, site: OpenSite, door: Door) -> None:
     def adopt(request: Request, said: NewPolicy) -> dict[str, str]:
         acting = door.owner(request, said, "adopt a policy", "policy")
         with site.deciding:
-            policy = adopt_policy(
+            policy, adoption = adopt_policy(
                 site.site, site.records, site.audit, acting, said.text, said.reason
             )
-            site.take_policy(policy)
+            site.take_policy(policy, adoption)
         return {"title": policy.title, "sha256": policy.sha256}
 
     @app.post("/checkpoint")

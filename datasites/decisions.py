@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
+from datasites.approvals import PURPOSE as APPROVAL
 from datasites.approvals import Approval, Consent, sign_approval
 from datasites.audit_log import Event
 from datasites.errors import DecisionError
-from datasites.open_site import OpenSite, SyftSide
+from datasites.keys import is_signed
+from datasites.open_site import ENDS, OpenSite, SyftSide
 from datasites.people import Acting
 from datasites.records import ApprovalRow, DecisionRow, RequestRow, utc_now
 from datasites.rehearsal import Rehearsal, latest_rehearsal
@@ -29,10 +32,19 @@ from datasites.signed_decisions import (
 )
 from datasites.standing import agreements, is_stopped, latest_approval, needed_for
 from policies.findings import refusals
+from policies.text_lines import lines_of
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the sheet showed on which somebody agrees: digests of the policy and the rehearsal."""
+
+    policy_sha256: str
+    rehearsal_sha256: str
 
 
 def approve(
-    site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str
+    site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str, shown: Shown
 ) -> Approval | None:
     """Agree to a request; the last agreement that is needed makes the signed approval.
 
@@ -44,7 +56,8 @@ def approve(
 
     Raises:
         DecisionError: The person may not, the policy refuses it, it was not rehearsed, its waiting
-            time is not over, or it is not in a state to be approved.
+            time is not over, it is not in a state to be approved, or something else was shown than
+            what is so now.
     """
     with site.deciding:
         row = get_request(site, number)
@@ -54,6 +67,7 @@ def approve(
         _check_may_decide(row, acting)
         _check_policy(site, row)
         rehearsal = _rehearsed(site, row)
+        _check_shown(row, shown, Shown(site.policy.sha256, rehearsal.sha256))
         consents = _consents(site, row)
         if acting.email in {consent.person for consent in consents}:
             raise DecisionError(
@@ -125,7 +139,7 @@ def request_changes(
         DecisionError: A remark is about a line that the text does not have, among others.
     """
     with site.deciding:
-        lines = len(get_request(site, number).text.splitlines())
+        lines = len(lines_of(get_request(site, number).text))
         if wrong := [c.line for c in comments if c.line > lines]:
             raise DecisionError(
                 f"R-{number} has {lines} lines; there is no line {min(wrong)} to comment on"
@@ -158,8 +172,8 @@ def _end(
         latest_rehearsal(site, row.id),
     )  # fmt: skip
     _log(site, _EVENTS[verb], decision, signature, None, "")
-    if verb is Verb.REVOKE:
-        site.ended.add(number)
+    if _EVENTS[verb] in ENDS:
+        site.ended[number] = _EVENTS[verb]
     with site.records.write() as session:
         session.add(DecisionRow(request=number, document=document, signature=signature))
         if verb is Verb.REVOKE:
@@ -208,10 +222,11 @@ def _check_policy(site: OpenSite, row: RequestRow) -> None:
 
 def _rehearsed(site: OpenSite, row: RequestRow) -> Rehearsal:
     rehearsal = latest_rehearsal(site, row.id)
-    if rehearsal is None or rehearsal.text_sha256 != row.text_sha256:
+    wanted = (row.text_sha256, site.policy.sha256)
+    if rehearsal is None or (rehearsal.text_sha256, rehearsal.policy_sha256) != wanted:
         raise DecisionError(
-            f"R-{row.id} was not rehearsed yet; `sitegate request rehearse R-{row.id}` runs it on "
-            "the mock first"
+            f"R-{row.id} was not rehearsed yet under the policy in force; `sitegate request "
+            f"rehearse R-{row.id}` runs it on the mock first"
         )
     if site.policy.review.rehearsal.must_succeed and not rehearsal.succeeded:
         raise DecisionError(
@@ -220,6 +235,19 @@ def _rehearsed(site: OpenSite, row: RequestRow) -> Rehearsal:
             "what was declared. Request changes, or deny it"
         )
     return rehearsal
+
+
+def _check_shown(row: RequestRow, shown: Shown, now: Shown) -> None:
+    """What somebody agrees to is what they saw."""
+    if shown.policy_sha256 != now.policy_sha256:
+        raise DecisionError(
+            f"the sheet of R-{row.id} was shown under another policy than the one in force now; "
+            "look at it again"
+        )
+    if shown.rehearsal_sha256 != now.rehearsal_sha256:
+        raise DecisionError(
+            f"R-{row.id} was rehearsed again since its sheet was shown; look at it again"
+        )
 
 
 def _check_waited(row: RequestRow, hours: float, now: dt.datetime) -> None:
@@ -265,6 +293,7 @@ def _signed(
         text_sha256=row.text_sha256,
         terms_sha256=row.terms_sha256,
         policy_sha256=site.policy.sha256,
+        policy_adoption=site.adoption,
         rehearsal_sha256=rehearsal.sha256 if rehearsal else None,
         at=now,
     )
@@ -297,6 +326,13 @@ def _approval(
     terms, earlier = request_terms(row), latest_approval(site, row.id)
     expires_at = now + dt.timedelta(days=terms.expires_in_days)
     if stopped and earlier is not None:
+        if not is_signed(
+            site.key.public_hex, APPROVAL, earlier.document.encode(), earlier.signature
+        ):
+            raise DecisionError(
+                f"the stored approval of R-{row.id} is not as it was signed; it cannot be "
+                "confirmed. Revoke it, and look into it"
+            )
         expires_at = Approval.model_validate_json(earlier.document).expires_at
     return Approval(
         site=site.config.name,
@@ -305,6 +341,7 @@ def _approval(
         text_sha256=row.text_sha256,
         terms=terms,
         policy_sha256=site.policy.sha256,
+        policy_adoption=site.adoption,
         consents=tuple(consents),
         approved_at=now,
         expires_at=expires_at,

@@ -1,4 +1,4 @@
-"""What a request's text is compared with: the text approved here before that it is most like."""
+"""What a request's text is compared with: the text approved here that it is most like."""
 
 from __future__ import annotations
 
@@ -46,29 +46,36 @@ class Comparison:
         return f"{self.changed} {lines} from R-{self.request}"
 
 
-def compare_with_earlier(site: OpenSite, row: RequestRow) -> Comparison | None:
-    """The request that this one takes the place of, else the approved text most like it.
+def compare_with_earlier(site: OpenSite, row: RequestRow) -> list[Comparison]:
+    """The approved text most like this one, then that of the request whose place it takes.
 
-    None when nothing was approved here before, or nothing with a line in common.
+    The approved one comes first, whatever a researcher says that a request follows: what nobody
+    approved yet is marked. Empty when nothing was approved and nothing is followed.
     """
     with site.records.read() as session:
         approved = list(
             session.scalars(
                 select(RequestRow)
                 .join(ApprovalRow, ApprovalRow.request == RequestRow.id)
-                .where(RequestRow.id != row.id)
+                .where(RequestRow.id != row.id, ApprovalRow.revoked == "")
                 .order_by(ApprovalRow.id.desc())
             ).unique()
         )
         followed = session.get(RequestRow, row.follows) if row.follows else None
+    found = []
+    if (closest := _closest(approved, row)) is not None:
+        found.append(_comparison(closest, row, approved=True))
+    if followed is not None and (closest is None or followed.id != closest.id):
+        found.append(_comparison(followed, row, approved=False))
+    return found
+
+
+def _closest(approved: list[RequestRow], row: RequestRow) -> RequestRow | None:
+    """The same text, else the one with the most lines in common, else none."""
     if equal := next((r for r in approved if r.text_sha256 == row.text_sha256), None):
-        return _comparison(equal, row, approved=True)
-    if followed is not None:
-        return _comparison(followed, row, approved=followed.id in {r.id for r in approved})
+        return equal
     closest = max(approved[:LOOKED_AT], key=lambda r: likeness(r.text, row.text), default=None)
-    if closest is None or likeness(closest.text, row.text) == 0:
-        return None
-    return _comparison(closest, row, approved=True)
+    return closest if closest is not None and likeness(closest.text, row.text) > 0 else None
 
 
 def _comparison(earlier: RequestRow, row: RequestRow, *, approved: bool) -> Comparison:

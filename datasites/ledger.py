@@ -11,7 +11,6 @@ meanwhile. An interrupted run has told nobody anything, so the same id may start
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from sqlalchemy import func, select
 
 from datasites.errors import RunRefused
 from datasites.files import write_private
-from datasites.records import Records, RunRow, utc_now
+from datasites.records import Records, RunRow, a_day_ago, utc_now
 from policies.findings import refuse
 
 MAXIMUM_STARTS = 3
@@ -108,7 +107,7 @@ class Ledger:
                     raise _refused("runs.maximum", f"{charged} of {limit} runs are used",
                                    f"at most {limit} runs, failed ones included",
                                    "submit a new request for more runs")  # fmt: skip
-                today = session.scalar(mine.where(RunRow.charged_at > _a_day_ago()))
+                today = session.scalar(mine.where(RunRow.charged_at > a_day_ago()))
                 if (today or 0) >= per_day:
                     raise _refused("runs.per_day", f"{today} runs in the last 24 hours",
                                    f"at most {per_day} runs in 24 hours",
@@ -170,11 +169,6 @@ class Ledger:
 
     def _result(self, run: RunId) -> Path:
         return self._results / f"R-{run.request}_{run.round}_{run.attempt}.safetensors"
-
-
-def _a_day_ago() -> str:
-    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    return before.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _row(run: RunId) -> Any:

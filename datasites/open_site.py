@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import func, select
+
 from datasites.adopted_policy import policy_in_force
 from datasites.audit_log import AuditLog, Event, read_events
 from datasites.catalogue import is_intact
@@ -16,12 +18,15 @@ from datasites.errors import DatasetError
 from datasites.keys import load_site_key
 from datasites.ledger import Ledger
 from datasites.lineage import retired_because
-from datasites.records import Records
+from datasites.records import Records, RequestRow
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
 from policies.contract import Terms
 from policies.document import Policy
 from policies.findings import Finding
+
+ENDS = (Event.REQUEST_DENIED, Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN)
+"""Events after which nothing is approved or run under a request any more."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,20 +61,22 @@ class OpenSite:
             find_bubblewrap() if site.config.sandbox == "bubblewrap" else None
         )
         self.records = Records(site.database_url)
-        self.policy = policy_in_force(site, self.records)
+        self.policy, self.adoption = policy_in_force(site, self.records)
         self.audit = AuditLog(site.audit, self.key, site.config.name)
         self.ledger = Ledger(self.records, site.state / "results")
         self.deciding = threading.RLock()
         self.rehearsing = threading.Lock()
-        self.ended = {
-            int(line["subject"].removeprefix("R-"))
-            for line in read_events(site.audit)
-            if line["event"] in (Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN)
-        }
-        """Requests that were revoked or withdrawn, as the audit log says; the database cannot undo
-        it."""
-        self.findings: dict[tuple[int, str, str], list[Finding]] = {}
-        """What the policy says about a request, by number and digests; it takes time to find."""
+        self.ended: dict[int, Event] = {}
+        """Requests that were denied, revoked or withdrawn, as the log says; the database cannot
+        undo it."""
+        self._last_request = 0
+        for line in read_events(site.audit):
+            if (number := _request_number(line["subject"])) is not None:
+                self._last_request = max(self._last_request, number)
+                if line["event"] in ENDS:
+                    self.ended[number] = Event(line["event"])
+        self.findings: dict[tuple[int, str, str, str], list[Finding]] = {}
+        """What a policy says about a request, by number and digests; it takes time to find."""
         self._cages: dict[str, Cage] = {}
         self._mock_cages: dict[str, Cage] = {}
         self._cages_turn = threading.Lock()
@@ -102,10 +109,17 @@ class OpenSite:
                 self._mock_cages[version] = Cage(mock, self.bwrap, self.config.threads)
             return self._mock_cages[version]
 
-    def take_policy(self, policy: Policy) -> None:
+    def next_request(self) -> int:
+        """A number that no request had, refused ones included: the log knows them all."""
+        with self.deciding, self.records.read() as session:
+            highest = session.scalar(select(func.max(RequestRow.id))) or 0
+            self._last_request = max(self._last_request, highest) + 1
+            return self._last_request
+
+    def take_policy(self, policy: Policy, adoption: int) -> None:
         """Let another policy be in force from now on."""
         with self.deciding:
-            self.policy = policy
+            self.policy, self.adoption = policy, adoption
             self.findings.clear()
 
     def run_lock(self, request: int) -> threading.Lock:
@@ -127,3 +141,9 @@ class OpenSite:
                 cage.close()
         self.records.close()
         self.audit.close()
+
+
+def _request_number(subject: str) -> int | None:
+    """The number in a subject such as `R-7`; None for others, such as a run's."""
+    digits = subject.removeprefix("R-")
+    return int(digits) if subject.startswith("R-") and digits.isdecimal() else None

@@ -187,6 +187,12 @@ def _make_durable(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def a_day_ago() -> str:
+    """The time 24 hours ago, as records write it; such texts sort by time."""
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    return before.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def utc_now() -> str:
     """The time as records write it: `2026-11-22T09:14:05.123456Z`."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

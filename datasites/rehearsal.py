@@ -62,6 +62,8 @@ class Rehearsal(Strict):
     """The text that ran."""
     version: str
     """The dataset version whose mock it ran on."""
+    policy_sha256: str
+    """The policy that it was judged under."""
     images: int
     """Mock images per split."""
     config: dict[str, Value]
@@ -186,9 +188,13 @@ class _Rehearsing:
         )
 
     def _influence(self, first: RunResult) -> dict[str, object]:
+        """What single images move; a job that breaks on a changed image is as suspicious."""
         wanted = min(self._policy.review.rehearsal.images, self._mock.count)
+        if not wanted:
+            return {"influence": "no image was changed to see what it moves"}
         rows = np.linspace(0, self._mock.count - 1, wanted).round().astype(int)
-        probes = []
+        probes: list[Probe] = []
+        broken = ""
         try:
             again = self._run()
             for row in rows:
@@ -196,9 +202,17 @@ class _Rehearsing:
                     probes.append(Probe(change, self._run().update))
         except RunFailed as failed:
             logger.info("rehearsal request=R-%s ended with %s", self._row.id, failed.kind)
-            if not probes:
-                return {"influence": "there was no time to change single images"}
-        measured = measure_influence(first.update, again.update, probes)
+            if failed.kind != "TimeLimit":
+                what = "when an image was changed" if probes else "when it ran again"
+                broken = f"the job ended with {failed.kind} {what}"
+        if broken or not probes:
+            words = broken or "there was no time to change single images"
+            return {"influence": words, "suspicious": bool(broken), "probed": len(probes)}
+        try:
+            measured = measure_influence(first.update, again.update, probes)
+        except (ValueError, ArithmeticError):  # a defect of ours must not hide what the job did
+            logger.exception("rehearsal request=R-%s", self._row.id)
+            return {"influence": "the results cannot be compared", "suspicious": True}
         return {
             "influence": measured.in_words(),
             "probed": measured.probed,
@@ -236,6 +250,7 @@ class _Rehearsing:
                 "at": utc_now(),
                 "text_sha256": hashlib.sha256(self._row.text.encode()).hexdigest(),
                 "version": self._terms.version,
+                "policy_sha256": self._policy.sha256,
                 "images": self._mock.count,
                 "config": self._config,
                 "memory_mb": trace.memory_mb,

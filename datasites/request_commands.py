@@ -10,7 +10,7 @@ import typer
 from datasites.audit_log import verify_log
 from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
 from datasites.config import Site, load_site
-from datasites.control import Control
+from datasites.control import Control, needs_rehearsal, shown_on
 from datasites.errors import ConfigurationError, DecisionError
 from datasites.keys import load_site_key
 from datasites.person_options import PasswordFileOption, PersonOption, given_password
@@ -101,7 +101,7 @@ def approve(
     number = request_number(request)
     sheet = control.request(number)
     refused = any(finding["severity"] == "refuse" for finding in sheet["findings"])
-    if sheet["rehearsal"] is None and not refused:
+    if needs_rehearsal(sheet) and not refused:
         sheet = _rehearsed(control, number, as_json)
     if not as_json:
         print_sheet(out, sheet)
@@ -109,7 +109,9 @@ def approve(
         raise DecisionError(f"R-{number} is refused by policy {sheet['policy']}; it can be denied")
     if not yes:
         typer.confirm(f"Approve R-{number}?", abort=True)
-    _decided(control, number, "approve", person, password_file, reason, as_json)
+    _decided(
+        control, number, "approve", person, password_file, reason, as_json, shown=shown_on(sheet)
+    )
 
 
 @request_app.command("deny")
@@ -191,9 +193,10 @@ def _decided(
     reason: str,
     as_json: bool,
     comments: list[tuple[int, str]] | None = None,
+    shown: tuple[str, str] = ("", ""),
 ) -> None:
     password = given_password(password_file)
-    sheet = control.decide(number, verb, person, password, reason, comments or [])
+    sheet = control.decide(number, verb, person, password, reason, comments or [], shown)
     if as_json:
         print_json(sheet)
         return

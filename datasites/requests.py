@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from datasites.dataset_facts import dataset_facts
 from datasites.errors import DecisionError, RunRefused
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
-from datasites.records import PublishedDataset, RequestRow, utc_now
+from datasites.records import PublishedDataset, RequestRow, a_day_ago, utc_now
 from datasites.request_states import UNDECIDED, WITHDRAWABLE, RequestState
 from datasites.researchers import find_researcher
 from policies.contract import Terms
@@ -24,6 +25,8 @@ from policies.request_rules import Ask, Requester, check_request
 from policies.strict import canonical_json, model_sha256, validation_sentences
 
 MAXIMUM_PENDING = 20
+MAXIMUM_A_DAY = 200
+"""Requests of one account in 24 hours: they are kept for ever."""
 MAXIMUM_TERMS_BYTES = 1_000_000
 MAXIMUM_REASON = 1000
 
@@ -51,12 +54,11 @@ def submit_request(
     with site.deciding:
         try:
             earlier = _own(site, account, follows) if follows else None
-            wanted = _parse_submission(site, account, job, terms)
+            wanted = _parse_submission(site, account, job, terms, follows)
         except RunRefused as refused:
             _log_refusal(site, account, "request", refused)
             raise
-        with site.records.read() as session:
-            number = (session.scalar(select(func.max(RequestRow.id))) or 0) + 1
+        number = site.next_request()
         text_sha256, terms_sha256 = job_sha256(job), model_sha256(wanted)
         more: dict[str, Any] = {"follows": f"R-{follows}"} if follows else {}
         site.audit.append(
@@ -131,7 +133,7 @@ def _withdraw(site: OpenSite, syft: SyftSide, row: RequestRow, reason: str) -> N
     site.audit.append(
         Event.REQUEST_WITHDRAWN, row.account, f"R-{row.id}", reason=reason, decision="withdraw"
     )
-    site.ended.add(row.id)
+    site.ended[row.id] = Event.REQUEST_WITHDRAWN
     with site.records.write() as session:
         fresh = session.get_one(RequestRow, row.id)
         fresh.state, fresh.decided_by, fresh.reason = (
@@ -154,11 +156,15 @@ def _own(site: OpenSite, account: str, number: int) -> RequestRow:
     return row
 
 
-def find_requests(site: OpenSite, account: str | None = None) -> list[RequestRow]:
-    """The requests of an account, or of everyone, newest first."""
+def find_requests(
+    site: OpenSite, account: str | None = None, states: Collection[RequestState] | None = None
+) -> list[RequestRow]:
+    """The requests of an account or of everyone, in some states or in all, newest first."""
     query = select(RequestRow).order_by(RequestRow.id.desc())
     if account is not None:
         query = query.where(RequestRow.account == account)
+    if states is not None:
+        query = query.where(RequestRow.state.in_(states))
     with site.records.read() as session:
         return list(session.scalars(query))
 
@@ -179,12 +185,14 @@ def request_terms(row: RequestRow) -> Terms:
 
 def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
     """What the policy in force says about a request."""
-    name = (row.id, job_sha256(row.text), hashlib.sha256(row.terms.encode()).hexdigest())
+    policy = site.policy
+    terms_sha256 = hashlib.sha256(row.terms.encode()).hexdigest()
+    name = (row.id, job_sha256(row.text), terms_sha256, policy.sha256)
     if name not in site.findings:
         terms = request_terms(row)
         facts = dataset_facts(site.site.datasets, terms.version)
         ask = Ask(row.text, terms, facts, requester(site, row.account))
-        site.findings[name] = check_request(ask, site.policy)
+        site.findings[name] = check_request(ask, policy)
     return site.findings[name]
 
 
@@ -199,13 +207,16 @@ def _log_refusal(site: OpenSite, account: str, subject: str, refused: RunRefused
     site.audit.append(Event.REQUEST_REFUSED, account, subject, rules=rules)
 
 
-def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) -> Terms:
-    if len(text) > MAXIMUM_BYTES or len(terms_json) > MAXIMUM_TERMS_BYTES:
+def _parse_submission(
+    site: OpenSite, account: str, text: str, terms_json: str, follows: int
+) -> Terms:
+    size, terms_size = len(text.encode()), len(terms_json.encode())
+    if size > MAXIMUM_BYTES or terms_size > MAXIMUM_TERMS_BYTES:
         raise RunRefused(
             [
                 refuse(
                     "request.size",
-                    f"a job of {len(text):,} and terms of {len(terms_json):,} characters",
+                    f"a job of {size:,} and terms of {terms_size:,} bytes",
                     f"at most {MAXIMUM_BYTES:,} and {MAXIMUM_TERMS_BYTES:,}",
                     "send the job alone, without data",
                 )
@@ -224,7 +235,14 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
         published = session.get(PublishedDataset, terms.version)
         pending = session.scalar(
             select(func.count()).where(
-                RequestRow.account == account, RequestRow.state.in_(UNDECIDED)
+                RequestRow.account == account,
+                RequestRow.state.in_(UNDECIDED),
+                RequestRow.id != follows,
+            )
+        )
+        today = session.scalar(
+            select(func.count()).where(
+                RequestRow.account == account, RequestRow.submitted_at > a_day_ago()
             )
         )
     retired = retired_because(site.site.lineages, terms.version) is not None
@@ -246,9 +264,16 @@ def _parse_submission(site: OpenSite, account: str, text: str, terms_json: str) 
                     "request.pending",
                     f"{pending} undecided requests",
                     f"at most {MAXIMUM_PENDING}",
-                    "wait for a decision",
+                    "wait for a decision, or withdraw one",
                 )
             ]
+        )
+    if (today or 0) >= MAXIMUM_A_DAY:
+        raise _refused(
+            "request.per_day",
+            f"{today} requests in the last 24 hours",
+            f"at most {MAXIMUM_A_DAY}",
+            "go on tomorrow",
         )
     return terms
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasites.approvals import Approval
-from datasites.attention import find_attention
 from datasites.catalogue import Card, read_card
 from datasites.certificate import Certificate, find_certificate
 from datasites.earlier_texts import Comparison, compare_with_earlier
@@ -14,7 +13,7 @@ from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
 from datasites.records import RequestRow
 from datasites.rehearsal import Rehearsal, latest_rehearsal
-from datasites.request_states import RequestState
+from datasites.request_states import UNDECIDED, RequestState
 from datasites.requests import find_requests, get_request, request_findings, request_terms
 from datasites.researchers import find_researcher
 from datasites.signed_decisions import SignedDecision, read_decisions
@@ -73,7 +72,7 @@ class Summary:
             "decided_by": row.decided_by,
             "decided_at": row.decided_at,
             "reason": row.reason,
-            "verdict": verdict(self.findings),
+            "verdict": verdict(self.findings) if self.findings else "over",
             "dataset": {"name": self.terms.dataset, "version": self.terms.version},
             "runs": {
                 "asked": self.terms.runs,
@@ -94,23 +93,25 @@ class ReviewSheet:
     Attributes:
         summary: The request in a list.
         policy: Name and version of the policy in force.
+        policy_sha256: Its digest.
         card: What researchers know of the dataset version; None when it cannot be read.
         certificate: How the dataset version was de-identified; None when there is no certificate
             that this site signed.
         decisions: Every decision about it, oldest first.
         rehearsal: What happened on the mock, if it ran there.
-        comparison: The earlier text that it is shown beside.
+        comparisons: The earlier texts that it is shown beside, an approved one first.
         requester: Who asks, and what they ran here.
         earlier: The account's other requests, newest first.
     """
 
     summary: Summary
     policy: str
+    policy_sha256: str
     card: Card | None
     certificate: Certificate | None
     decisions: list[SignedDecision]
     rehearsal: Rehearsal | None
-    comparison: Comparison | None
+    comparisons: list[Comparison]
     requester: dict[str, Any]
     earlier: list[Summary]
 
@@ -132,6 +133,7 @@ class ReviewSheet:
             "purpose": terms.purpose,
             "use": terms.use,
             "policy": self.policy,
+            "policy_sha256": self.policy_sha256,
             "findings": [f.as_dict() for f in self.summary.findings],
             "terms": terms.model_dump(mode="json"),
             "terms_sha256": row.terms_sha256,
@@ -149,8 +151,7 @@ class ReviewSheet:
             | {"succeeded": self.rehearsal.succeeded, "sha256": self.rehearsal.sha256}
             if self.rehearsal
             else None,
-            "attention": [asdict(a) for a in find_attention(self.summary.findings, self.rehearsal)],
-            "comparison": asdict(self.comparison) if self.comparison else None,
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "requester": self.requester,
             "earlier": [summary.as_dict() for summary in self.earlier],
             "text": row.text,
@@ -159,38 +160,38 @@ class ReviewSheet:
 
 def review(site: OpenSite, number: int) -> ReviewSheet:
     """The sheet of a request."""
-    row = get_request(site, number)
+    policy, row = site.policy, get_request(site, number)
     summary = summarise(site, row)
     terms = summary.terms
     theirs = [r for r in find_requests(site, row.account) if r.id != row.id]
     return ReviewSheet(
         summary=summary,
-        policy=site.policy.title,
+        policy=policy.title,
+        policy_sha256=policy.sha256,
         card=_card(site, terms.version),
-        certificate=find_certificate(
-            site.site.datasets, terms.version, site.key.public_hex
-        ),
+        certificate=find_certificate(site.site.datasets, terms.version, site.key.public_hex),
         decisions=[decision for decision, _ in read_decisions(site, row.id)],
         rehearsal=latest_rehearsal(site, row.id),
-        comparison=compare_with_earlier(site, row),
+        comparisons=compare_with_earlier(site, row),
         requester=_requester(site, row.account, theirs),
-        earlier=[summarise(site, other) for other in theirs[:20]],
+        earlier=[summarise(site, other, listed=True) for other in theirs[:20]],
     )
 
 
-def summarise(site: OpenSite, row: RequestRow) -> Summary:
-    """A request in a list."""
+def summarise(site: OpenSite, row: RequestRow, *, listed: bool = False) -> Summary:
+    """A request in short; in a list, what is over is not judged again."""
+    over = listed and row.state not in (*UNDECIDED, RequestState.APPROVED)
     approval = latest_approval(site, row.id)
     return Summary(
         row=row,
         terms=request_terms(row),
-        findings=request_findings(site, row),
+        findings=[] if over else request_findings(site, row),
         runs_used=site.ledger.used(row.id),
         expires_at=Approval.model_validate_json(approval.document).expires_at.isoformat()
         if approval
         else "",
         stopped=is_stopped(site, row),
-        needed=needed_for(site, row),
+        needed=ReviewNeeded(0, (), 0) if over else needed_for(site, row),
         agreed=[decision for decision, _ in agreements(site, row)],
     )
 

@@ -33,6 +33,7 @@ from datasites.standing import latest_approval
 from policies.argument_rules import check_arguments
 from policies.arrays import Arrays, MalformedArraysError, pack, unpack
 from policies.contract import Contract
+from policies.document import Policy
 from policies.findings import Finding, finding_from_dict, refuse
 from policies.update_rules import Update, check_update, check_weights
 
@@ -101,7 +102,8 @@ def _run(
     weights: bytes,
     config_json: str,
 ) -> dict[str, Any]:
-    number, approval = _approval_in_force(site, row)
+    policy, adoption = site.policy, site.adoption
+    number, approval = _approval_in_force(site, row, policy, adoption)
     terms = approval.terms
     contract = terms.contract or Contract()
     if private_handle != handle(terms.dataset, terms.version):
@@ -137,7 +139,7 @@ def _run(
         raise _site_trouble(run) from error
 
     arguments = hashlib.sha256(weights + b"\0" + config_json.encode()).hexdigest()
-    per_day = site.policy.runs.per_day
+    per_day = policy.runs.per_day
     if (earlier := site.ledger.reserve(run, number, terms.runs, per_day, arguments)) is not None:
         return _repeat(site, row.account, run, earlier)
     site.audit.append(
@@ -151,8 +153,8 @@ def _run(
     )
     text = RunText(row.text, terms.entry, config, weights)
     try:
-        result = cage.run(text, contract, site.policy.sandbox)
-        findings = check_update(result.update, sent, contract, site.policy)
+        result = cage.run(text, contract, policy.sandbox)
+        findings = check_update(result.update, sent, contract, policy)
     except RunFailed as failed:
         raise _failed(site, row.account, run, failed) from failed
     except SandboxError as error:
@@ -170,6 +172,15 @@ def _run(
                 "keys returned beside the contract's",
                 "weights, counts, metrics, examples",
                 "return nothing else",
+            )
+        )
+    if site.adoption != adoption or row.id in site.ended:
+        findings.append(
+            refuse(
+                "approval.state",
+                "the approval ended, or the hospital's policy changed, while the run was under way",
+                "runs that end under the approval that they began under",
+                "look at the state of the request, and ask the hospital",
             )
         )
     if findings:
@@ -206,7 +217,9 @@ def _check_state(row: RequestRow, approved_in_syft: bool) -> None:
         )
 
 
-def _approval_in_force(site: OpenSite, row: RequestRow) -> tuple[int, Approval]:
+def _approval_in_force(
+    site: OpenSite, row: RequestRow, policy: Policy, adoption: int
+) -> tuple[int, Approval]:
     """The approval that allows this run now."""
     stored = latest_approval(site, row.id)
     if stored is None or stored.revoked:
@@ -219,7 +232,8 @@ def _approval_in_force(site: OpenSite, row: RequestRow) -> tuple[int, Approval]:
         request=row.id,
         researcher=row.account,
         text=row.text,
-        policy=site.policy,
+        policy=policy,
+        adoption=adoption,
         now=dt.datetime.now(dt.UTC),
     )
     if approval is None or findings:

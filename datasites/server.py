@@ -66,7 +66,7 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     from datasites.control import short_path
     from datasites.control_app import control_app
     from datasites.publishing import publish_all
-    from datasites.standing import expire_due
+    from datasites.standing import expire_due, settle_ended
 
     site = opened.site
     datasite = _start_datasite(site)
@@ -86,6 +86,8 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     )
     for run in opened.ledger.interrupt_reserved():
         opened.audit.append(Event.RUN_INTERRUPTED, "site", str(run))
+    for number in settle_ended(opened):
+        logger.warning("request=R-%s ended in the log before its record said so", number)
     gate.mirror_all_decisions()
     expire_due(opened, gate, dt.datetime.now(dt.UTC))
     _every(SWEEP_S, lambda: expire_due(opened, gate, dt.datetime.now(dt.UTC)))

@@ -11,11 +11,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from datasites.attention import Kind, what_to_look_at
 from datasites.audit_log import Verification
 from policies.contract import in_megabytes
 from policies.findings import Severity
+from policies.text_lines import lines_of
 
 STYLES = {"pass": "green", "read": "yellow", "warn": "bold magenta", "refuse": "bold red"}
+KIND_STYLES = {
+    Kind.REFUSED: "bold red",
+    Kind.WARNING: "bold magenta",
+    Kind.REHEARSAL: "bold magenta",
+    Kind.CHANGED: "yellow",
+    Kind.READ: "yellow",
+    Kind.GOOD: "green",
+}
 DIFF_STYLES = {"same": "", "changed": "yellow", "added": "green", "removed": "red"}
 CALLS_SHOWN = 8
 RETURNED_SHOWN = 6
@@ -147,15 +157,13 @@ def _print_head(out: Console, sheet: Mapping[str, Any]) -> None:
 
 
 def _print_attention(out: Console, sheet: Mapping[str, Any]) -> None:
-    found = sheet["attention"]
-    serious = sum(Severity(f["severity"]).rank > Severity.READ.rank for f in found)
-    words = f"{serious} serious, {len(found) - serious} to read" if found else "nothing stands out"
-    out.print(f"LOOK AT  {words}", style="bold")
-    for finding in found[:ATTENTION_SHOWN]:
-        line = f" (line {finding['line']})" if finding["line"] else ""
-        sentence = f"  {finding['severity']:<7} {_visible(finding['what'])}{line}"
-        out.print(Text(sentence, STYLES[finding["severity"]]))
-    if (more := len(found) - ATTENTION_SHOWN) > 0:
+    attention = what_to_look_at(sheet)
+    out.print(Text("LOOK AT  ", "bold") + Text(attention.headline, KIND_STYLES[attention.kind]))
+    for point in attention.points[:ATTENTION_SHOWN]:
+        line = f" (line {point.line})" if point.line else ""
+        said = f"{point.what}{line}" + (f": {point.instead}" if point.instead else "")
+        out.print(Text(f"  {point.kind:<10} {_visible(said)}", KIND_STYLES[point.kind]))
+    if (more := len(attention.points) - ATTENTION_SHOWN) > 0:
         out.print(f"  and {more} more, below")
     out.print()
 
@@ -198,17 +206,13 @@ def _print_rules(out: Console, sheet: Mapping[str, Any]) -> None:
 
 
 def _print_text(out: Console, sheet: Mapping[str, Any], whole_diff: bool) -> None:
-    comparison = sheet["comparison"]
-    if comparison is None:
-        first = "first text of its kind here"
-    elif comparison["same"]:
-        first = f"unchanged since R-{comparison['request']}"
-    else:
-        kind = "approved" if comparison["approved"] else "not approved"
-        first = f"{comparison['changed']} lines differ from R-{comparison['request']} ({kind})"
+    comparisons = sheet["comparisons"]
+    first = _compared(comparisons[0]) if comparisons else "nothing like it was approved here"
     out.print(f"TEXT   sha256 {sheet['text_sha256']} · {first}", style="bold")
-    if comparison is not None and not comparison["same"]:
-        for row in comparison["rows"]:
+    for number, comparison in enumerate(comparisons):
+        if number:
+            out.print(f"       {_compared(comparison)}", style="bold")
+        for row in comparison["rows"] if not comparison["same"] else ():
             if whole_diff or row["change"] != "same":
                 _print_diff_row(out, row)
         out.print()
@@ -219,9 +223,17 @@ def _print_text(out: Console, sheet: Mapping[str, Any], whole_diff: bool) -> Non
             marked[finding["line"]] = max(
                 before, finding["severity"], key=lambda word: Severity(word).rank
             )
-    for n, line in enumerate(sheet["text"].splitlines(), start=1):
+    for n, line in enumerate(lines_of(sheet["text"]), start=1):
         style = STYLES[marked[n]] if n in marked else ""
         out.print(Text(f"{n:4d}  {_visible(line)}", style), soft_wrap=True)
+
+
+def _compared(comparison: Mapping[str, Any]) -> str:
+    """`3 lines differ from R-4, which was approved`."""
+    standing = "which was approved" if comparison["approved"] else "whose place it takes"
+    changed = comparison["changed"]
+    said = "the text of" if comparison["same"] else f"{changed} lines differ from"
+    return f"{said} R-{comparison['request']}, {standing}"
 
 
 def _print_diff_row(out: Console, row: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from sqlalchemy import select
 
-from datasites.keys import SiteKey
+from datasites.keys import SiteKey, is_signed
 from datasites.open_site import OpenSite
 from datasites.records import DecisionRow
 from datasites.request_states import Verb
@@ -53,6 +53,8 @@ class SignedDecision(Strict):
     """The terms that were shown."""
     policy_sha256: Digest
     """The policy that was in force."""
+    policy_adoption: int
+    """Which adoption of a policy at this site had put it in force."""
     rehearsal_sha256: Digest | None = None
     """The rehearsal that was shown, if there was one."""
     at: dt.datetime
@@ -66,8 +68,15 @@ def sign_decision(decision: SignedDecision, key: SiteKey) -> tuple[str, str]:
 
 
 def read_decisions(site: OpenSite, request: int) -> list[tuple[SignedDecision, str]]:
-    """Every decision about a request with its signature, oldest first."""
+    """Every decision about a request with its signature, oldest first.
+
+    What this site's key did not sign is none: the database is not trusted to say who decided.
+    """
     query = select(DecisionRow).where(DecisionRow.request == request).order_by(DecisionRow.id)
     with site.records.read() as session:
         rows = session.scalars(query).all()
-    return [(SignedDecision.model_validate_json(row.document), row.signature) for row in rows]
+    return [
+        (SignedDecision.model_validate_json(row.document), row.signature)
+        for row in rows
+        if is_signed(site.key.public_hex, PURPOSE, row.document.encode(), row.signature)
+    ]

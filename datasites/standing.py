@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 
 from sqlalchemy import select
 
 from datasites.approvals import Approval
 from datasites.audit_log import Event
 from datasites.open_site import OpenSite, SyftSide
+from datasites.people import list_people
 from datasites.records import ApprovalRow, RequestRow, utc_now
 from datasites.request_states import UNDECIDED, RequestState, Verb
 from datasites.requests import find_requests, request_findings, request_terms
 from datasites.signed_decisions import SignedDecision, read_decisions
 from datasites.track_record import track_record
 from policies.review_rule import ReviewNeeded, review_needed
+
+logger = logging.getLogger(__name__)
 
 
 def latest_approval(site: OpenSite, number: int) -> ApprovalRow | None:
@@ -25,23 +29,30 @@ def latest_approval(site: OpenSite, number: int) -> ApprovalRow | None:
 
 
 def is_stopped(site: OpenSite, row: RequestRow) -> bool:
-    """Whether an approval stands under another policy than the one in force: nothing runs on it."""
+    """Whether a policy was adopted since a request was approved: nothing runs until confirmed."""
     if row.state != RequestState.APPROVED:
         return False
     approval = latest_approval(site, row.id)
     return (
         approval is not None
-        and Approval.model_validate_json(approval.document).policy_sha256 != site.policy.sha256
+        and Approval.model_validate_json(approval.document).policy_adoption != site.adoption
     )
 
 
 def agreements(site: OpenSite, row: RequestRow) -> list[tuple[SignedDecision, str]]:
-    """Who agreed to a request under the policy in force, since somebody last decided otherwise."""
+    """Who agreed to a request since the policy was adopted and somebody last decided otherwise.
+
+    People who have no account here any more, or another role, do not count.
+    """
+    roles = {person.email: person.role for person in list_people(site.records)}
     agreed: list[tuple[SignedDecision, str]] = []
     for decision, signature in read_decisions(site, row.id):
         if decision.verb is not Verb.APPROVE:
             agreed = []
-        elif decision.policy_sha256 == site.policy.sha256:
+        elif (
+            decision.policy_adoption == site.adoption
+            and roles.get(decision.person) == decision.role
+        ):
             agreed.append((decision, signature))
     return agreed
 
@@ -61,18 +72,43 @@ def expire_due(site: OpenSite, syft: SyftSide, now: dt.datetime) -> list[int]:
     """
     ended = []
     with site.deciding:
-        for row in find_requests(site):
+        for row in find_requests(site, states=UNDECIDED | {RequestState.APPROVED}):
             why = _over(site, row, now)
             if why is None:
                 continue
             site.audit.append(Event.REQUEST_EXPIRED, "site", f"R-{row.id}", reason=why)
-            with site.records.write() as session:
-                fresh = session.get_one(RequestRow, row.id)
-                fresh.state, fresh.reason, fresh.decided_at = RequestState.EXPIRED, why, utc_now()
-                fresh.decided_by = "site"
-            syft.mirror_decision(row.syft_request, False, why)
+            _settle(site, row.id, RequestState.EXPIRED, why)
             ended.append(row.id)
+            try:
+                syft.mirror_decision(row.syft_request, False, why)
+            except Exception:  # syft's own state is mended at the next start; ours decides
+                logger.exception("request=R-%s is expired here and not in syft", row.id)
     return ended
+
+
+def settle_ended(site: OpenSite) -> list[int]:
+    """Let the records say what the log says was denied, revoked or withdrawn. Their numbers.
+
+    A site that dies between the line and the record comes back with a request that seems to wait.
+    """
+    states = {
+        Event.REQUEST_DENIED: RequestState.DENIED,
+        Event.REQUEST_REVOKED: RequestState.REVOKED,
+        Event.REQUEST_WITHDRAWN: RequestState.WITHDRAWN,
+    }
+    mended = []
+    with site.deciding:
+        for row in find_requests(site, states=UNDECIDED | {RequestState.APPROVED}):
+            if (event := site.ended.get(row.id)) is not None:
+                _settle(site, row.id, states[event], "as the audit log says")
+                mended.append(row.id)
+    return mended
+
+
+def _settle(site: OpenSite, number: int, state: RequestState, reason: str) -> None:
+    with site.records.write() as session:
+        row = session.get_one(RequestRow, number)
+        row.state, row.reason, row.decided_at, row.decided_by = state, reason, utc_now(), "site"
 
 
 def _over(site: OpenSite, row: RequestRow, now: dt.datetime) -> str | None:

@@ -1,4 +1,4 @@
-"""What was approved here before: of an account, and of a text."""
+"""What was approved here before and not revoked: of an account, and of a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def track_record(records: Records, row: RequestRow) -> TrackRecord:
         earlier = session.scalars(
             select(RequestRow)
             .join(ApprovalRow, ApprovalRow.request == RequestRow.id)
-            .where(RequestRow.id != row.id)
+            .where(RequestRow.id != row.id, ApprovalRow.revoked == "")
         ).all()
     return TrackRecord(
         text_approved=any(r.text_sha256 == row.text_sha256 for r in earlier),

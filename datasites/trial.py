@@ -20,7 +20,7 @@ from typing import Any
 from datasites.audit_log import Verification, verify_log
 from datasites.catalogue import Card, SplitArrays, write_version
 from datasites.config import SiteConfig
-from datasites.control import Control
+from datasites.control import Control, needs_rehearsal, shown_on
 from datasites.errors import ConfigurationError, SiteError
 from datasites.keys import load_site_key
 from datasites.new_site import make_site
@@ -131,8 +131,13 @@ class TrialSite:
             self._end(process)
 
     def decide(self, number: int, verb: str, reason: str) -> dict[str, Any]:
-        """Decide about a request as the site's owner."""
-        return self.control.decide(number, verb, self.owner, self.owner_password, reason)
+        """Decide about a request as the site's owner, who looks at it first."""
+        sheet = self.control.request(number)
+        if verb == "approve" and needs_rehearsal(sheet):
+            sheet = self.control.rehearse(number)
+        return self.control.decide(
+            number, verb, self.owner, self.owner_password, reason, shown=shown_on(sheet)
+        )
 
     def adopt_policy(self, text: str, reason: str) -> None:
         """Let another policy be in force, as the site's owner."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
 
+from policies.text_lines import lines_of
+
 MAXIMUM_LINES = 3000
 """Longer texts are not matched: it would take minutes, and nobody approves them."""
 
@@ -41,12 +43,12 @@ class DiffRow:
 
 def diff_rows(old: str, new: str) -> list[DiffRow]:
     """Every line of both texts, matched as well as possible."""
-    return list(_rows(old.splitlines(), new.splitlines()))
+    return list(_rows(lines_of(old), lines_of(new)))
 
 
 def likeness(old: str, new: str) -> float:
     """How much two texts have in common, from 0 to 1, by their lines."""
-    a, b = old.splitlines(), new.splitlines()
+    a, b = lines_of(old), lines_of(new)
     if max(len(a), len(b)) > MAXIMUM_LINES:
         return float(old == new)
     return SequenceMatcher(None, a, b).ratio()

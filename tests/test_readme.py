@@ -81,16 +81,25 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
         wait_for_a_request(newcomer)
         said = newcomer.types("owner-3")
         assert "train a pneumonia classifier" in said
+        assert "exactly what was declared: 8 arrays" in said  # the rehearsal
         assert "113100, 113103, 113105; " in said  # the certificate, on the review sheet
         assert "R-1 is approved until" in said
         printed, problems = study.communicate(timeout=120)
         assert study.returncode == 0, problems
         assert "R-1/3/1" in printed
         assert re.search(r"^[0-9a-f]{64}$", printed, re.MULTILINE)
+        said = newcomer.types("owner-5")
+        assert "compliance" in said
+        (tmp_path / "carla.txt").write_text(re.findall(r"shown this once: (\S+)", said)[1])
         said = newcomer.types("compliance")
         assert "request approved" in said
         assert "update released" in said
         assert said.count("Intact: ") == 2
+        assert "Wrote the evidence for R-1" in said
+        assert (tmp_path / "evidence-R-1" / "evidence.html").exists()
+        said = newcomer.types("owner-6")
+        assert "university-hospital v2 is in force" in said
+        assert "R-1 is approved until" in said
         said = newcomer.types("owner-4", INV12345678=a_patient(tmp_path / "archive"))
         assert "Nothing runs on version" in said
         assert "rita@uni.example" in said

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datasites.control import needs_rehearsal
 from datasites.people import Role
 from datasites.request_states import DECIDABLE, RequestState, Verb
 from policies.findings import Severity
@@ -73,6 +74,8 @@ def _why_not(verb: Verb, sheet: Mapping[str, Any], email: str) -> str:
     rules = {f["rule"] for f in sheet["findings"] if f["severity"] == Severity.REFUSE}
     if rules:
         return f"the policy refuses it ({', '.join(sorted(rules))})"
+    if needs_rehearsal(sheet):
+        return "rehearse it first"
     if any(agreed["person"] == email for agreed in sheet["agreed"]):
         return "you agreed already; another person has to"
     return ""

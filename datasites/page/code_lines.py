@@ -10,9 +10,9 @@ from markupsafe import Markup, escape
 from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES, Token, _TokenType
 
-from datasites.page.attention import source_lines
 from datasites.page.wording import named
 from policies.findings import Severity
+from policies.text_lines import lines_of
 
 LONGEST_COLOURED = 2000
 """Characters of a line from which a text is shown without colours: no person writes such lines."""
@@ -39,7 +39,7 @@ def code_lines(
     text: str, findings: Sequence[Mapping[str, Any]], changed: frozenset[int] = frozenset()
 ) -> list[CodeLine]:
     """Every line of a text with what was found on it."""
-    lines = source_lines(text)
+    lines = lines_of(text)
     if len(lines) > 1 and not lines[-1]:  # the end of the last line is no line
         lines.pop()
     if max(map(len, lines)) > LONGEST_COLOURED:

@@ -9,7 +9,8 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from datasites.page.wording import age, counted, cut, day, moment, shown, size
+from datasites.page.wording import age, cut, day, moment, shown, size
+from policies.plain_words import counted
 
 FOLDER = Path(__file__).parent
 

@@ -10,8 +10,9 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
+from datasites.attention import what_to_look_at
+from datasites.control import shown_on
 from datasites.errors import SiteError
-from datasites.page.attention import what_to_look_at
 from datasites.page.bundle import zipped
 from datasites.page.choices import EFFECTS, choices, waits_for
 from datasites.page.code_lines import code_lines
@@ -95,7 +96,13 @@ def decide(who: Person, number: int, form: OwnForm) -> Response:
         _check_form(form)
         if form.get("sure") != "yes":
             return _question(who, found, Verb(verb), form)
-        who.control.decide(number, verb, reason=form["reason"].strip(), comments=_remarks(form))
+        who.control.decide(
+            number,
+            verb,
+            reason=form["reason"].strip(),
+            comments=_remarks(form),
+            shown=(form.get("policy", ""), form.get("rehearsal", "")),
+        )
     except SiteError as error:
         return _sheet(who, found, form, refused=str(error), status=409)
     return RedirectResponse(f"/requests/{number}?done={verb}", 303)
@@ -121,8 +128,8 @@ def _sheet(
     refused: str = "",
     status: int = 200,
 ) -> Response:
-    compared = found["comparison"]
-    rows = compared["rows"] if compared else []
+    compared = found["comparisons"]
+    rows = compared[0]["rows"] if compared else []
     possible = choices(found, who.email, who.role)
     return render(
         "sheet.html",
@@ -134,8 +141,9 @@ def _sheet(
         attention=what_to_look_at(found),
         rules=sorted(found["findings"], key=lambda finding: -Severity(finding["severity"]).rank),
         lines=code_lines(found["text"], found["findings"], changed_lines(rows)),
-        diff=side_by_side(rows),
+        diffs=[(comparison, side_by_side(comparison["rows"])) for comparison in compared],
         choices=possible,
+        shown=shown_on(found),
         remarks_on=COMMENTABLE_LINES
         if any(c.verb is Verb.CHANGES and not c.why_not for c in possible)
         else 0,
@@ -166,6 +174,7 @@ def _question(who: Visitor, found: dict[str, Any], verb: Verb, form: Form) -> Re
         attention=what_to_look_at(found),
         reason=form["reason"].strip(),
         remarks=_remarks(form),
+        shown=(form.get("policy", ""), form.get("rehearsal", "")),
     )
 
 

@@ -72,8 +72,3 @@ def age(iso: str, now: dt.datetime) -> str:
         if seconds >= unit:
             return f"{int(seconds // unit)} {name}"
     return "just now"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -19,6 +19,7 @@ from policies.arrays import Arrays, pack, unpack
 from policies.findings import Finding, Severity, finding_from_dict, verdict
 from policies.request_rules import Ask, DatasetFacts, check_request
 from policies.strict import canonical_json
+from policies.text_lines import lines_of
 
 WAITING = {"pending", "partly approved"}
 """States in which a request waits for the hospital."""
@@ -193,7 +194,7 @@ class Study:
 
     def comments(self) -> pd.DataFrame:
         """What hospitals said about lines of the job, with the lines."""
-        lines = self.job.text.splitlines()
+        lines = lines_of(self.job.text)
         rows = [
             {
                 "site": self.federation[name].title,

@@ -29,6 +29,7 @@ APPROVAL = Approval(
     text_sha256=job_sha256(TEXT),
     terms=factories.terms(),
     policy_sha256=POLICY.sha256,
+    policy_adoption=1,
     consents=(
         Consent(
             person="owner@st-marys.example",
@@ -52,6 +53,7 @@ def check(document: str = DOCUMENT, signature: str = SIGNATURE, **changes: Any) 
         "researcher": "rita@uni.example",
         "text": TEXT,
         "policy": POLICY,
+        "adoption": 1,
         "now": APPROVED,
         **changes,
     }

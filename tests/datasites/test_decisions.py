@@ -14,18 +14,23 @@ import factories
 from datasites.adopted_policy import adopt_policy
 from datasites.approvals import Approval
 from datasites.audit_log import read_events
-from datasites.decisions import approve, deny, request_changes, revoke
+from datasites.decisions import Shown, deny, request_changes, revoke
+from datasites.decisions import approve as approve_as_shown
 from datasites.errors import DecisionError, RecordError, RunRefused
 from datasites.keys import is_signed
 from datasites.open_site import OpenSite
+from datasites.people import Acting
 from datasites.records import DecisionRow, RehearsalRow, RequestRow
-from datasites.rehearsal import Rehearsal, rehearse
+from datasites.rehearsal import Rehearsal, latest_rehearsal, rehearse
 from datasites.request_states import DECIDABLE, UNDECIDED, RequestState, Verb
 from datasites.requests import get_request, withdraw_request
 from datasites.review import review, summarise
 from datasites.signed_decisions import PURPOSE, LineComment, read_decisions
 from datasites.standing import expire_due, latest_approval
+from datasites.track_record import track_record
 from open_sites import COMPLIANCE, OWNER, SECOND, THIRD, RecordedSyft, open_site, submit
+from policies.findings import refuse
+from policies.review_rule import TrackRecord
 
 TWO = {"review": {"four_eyes": True, "rehearsal": {"images": 2, "time_s": 3}}}
 
@@ -54,11 +59,18 @@ def syft() -> RecordedSyft:
 def rehearsed(site: OpenSite, syft: RecordedSyft, **changes: Any) -> RequestRow:
     """A request with a report of its rehearsal; rehearsing itself is tested elsewhere."""
     row = submit(site, syft, **changes)
-    report = Rehearsal(
+    report(site, row)
+    return row
+
+
+def report(site: OpenSite, row: RequestRow) -> None:
+    """Say that a request was rehearsed under the policy in force."""
+    told = Rehearsal(
         request=row.id,
         at=row.submitted_at,
         text_sha256=row.text_sha256,
         version="0" * 64,
+        policy_sha256=site.policy.sha256,
         images=64,
         config={},
         outcome="returned",
@@ -67,8 +79,16 @@ def rehearsed(site: OpenSite, syft: RecordedSyft, **changes: Any) -> RequestRow:
         influence="none",
     )
     with site.records.write() as session:
-        session.add(RehearsalRow(request=row.id, at=report.at, report=report.model_dump_json()))
-    return row
+        session.add(RehearsalRow(request=row.id, at=told.at, report=told.model_dump_json()))
+
+
+def approve(
+    site: OpenSite, syft: RecordedSyft, number: int, acting: Acting, reason: str
+) -> Approval | None:
+    """Agree to what is so now, as somebody does who just looked at the sheet."""
+    report = latest_rehearsal(site, number)
+    shown = Shown(site.policy.sha256, report.sha256 if report else "")
+    return approve_as_shown(site, syft, number, acting, reason, shown)
 
 
 def state(site: OpenSite, row: RequestRow) -> str:
@@ -259,6 +279,94 @@ def test_nothing_is_approved_without_a_rehearsal(site: OpenSite, syft: RecordedS
     deny(site, syft, row.id, OWNER, "saying no needs none")
 
 
+def test_what_is_agreed_to_is_what_was_shown(site: OpenSite, syft: RecordedSyft) -> None:
+    row = rehearsed(site, syft)
+    report = latest_rehearsal(site, row.id)
+    assert report is not None
+    for shown, words in (
+        (Shown("0" * 64, report.sha256), "shown under another policy than the one in force now"),
+        (Shown(site.policy.sha256, "0" * 64), "rehearsed again since its sheet was shown"),
+        (Shown("", ""), "look at it again"),
+    ):
+        with pytest.raises(DecisionError, match=words):
+            approve_as_shown(site, syft, row.id, OWNER, "fine", shown)
+    assert state(site, row) == "pending"
+
+
+def test_a_revoked_text_is_not_one_that_was_approved(site: OpenSite, syft: RecordedSyft) -> None:
+    text = f"{factories.DOUBLE_JOB}# a text of its own\n"
+    first = rehearsed(site, syft, text=text, unique=False)
+    approve(site, syft, first.id, OWNER, "fine")
+    again = submit(site, syft, text, account=first.account, unique=False)
+    assert track_record(site.records, again) == TrackRecord(True, 1)
+    revoke(site, syft, first.id, OWNER, "malicious")
+    assert track_record(site.records, again) == TrackRecord(False, 0)
+    assert first.id not in [c.request for c in review(site, again.id).comparisons]
+
+
+def test_the_diff_is_to_an_approved_text_whatever_a_request_follows(
+    site: OpenSite, syft: RecordedSyft
+) -> None:
+    approved = rehearsed(site, syft)
+    approve(site, syft, approved.id, OWNER, "fine")
+    evil = approved.text.replace("array * 2", "array * images[0, 0, 0]")
+    hidden = submit(site, syft, evil)
+    follower = submit(site, syft, f"{evil}# a comment\n", account=hidden.account,
+                      follows=hidden.id, unique=False)  # fmt: skip
+    comparison, replaced = review(site, follower.id).comparisons
+    assert comparison.approved
+    assert (replaced.request, replaced.approved, replaced.changed) == (hidden.id, False, 1)
+    changed = [r.new or "" for r in comparison.rows if r.change != "same"]
+    assert any("images[0, 0, 0]" in line for line in changed)
+
+
+def test_a_number_is_never_given_twice(site: OpenSite, syft: RecordedSyft) -> None:
+    class Refusing(RecordedSyft):
+        def submit_code(self, account: str, text: str, terms: Any, number: int) -> Any:
+            raise RunRefused([refuse("job.syntax", "a text", "a job", "mend it")])
+
+    with pytest.raises(RunRefused):
+        submit(site, Refusing())
+    row = submit(site, syft)
+    assert [e["event"] for e in events(site, row)] == ["request submitted"]
+
+
+def test_agreements_before_the_policy_changed_do_not_count_when_it_comes_back(
+    tmp_path: Path, syft: RecordedSyft
+) -> None:
+    site = open_site(tmp_path, **TWO)
+
+    def adopt(version: int) -> None:
+        policy = factories.policy(version=version, **TWO)
+        text = yaml.safe_dump(policy.model_dump(mode="json", exclude_none=True))
+        site.take_policy(*adopt_policy(site.site, site.records, site.audit, OWNER, text, "new"))
+
+    try:
+        row = rehearsed(site, syft)
+        approve(site, syft, row.id, OWNER, "fine")
+        approve(site, syft, row.id, SECOND, "fine")
+        half = rehearsed(site, syft)
+        approve(site, syft, half.id, OWNER, "fine")
+        adopt(2)
+        adopt(1)
+        assert summarise(site, get_request(site, row.id)).stopped
+        assert approve(site, syft, row.id, OWNER, "again") is None
+        assert approve(site, syft, row.id, SECOND, "again") is not None
+        assert summarise(site, get_request(site, half.id)).agreed == []
+    finally:
+        site.close()
+
+
+def test_an_edited_agreement_does_not_count(careful: OpenSite, syft: RecordedSyft) -> None:
+    row = rehearsed(careful, syft)
+    approve(careful, syft, row.id, OWNER, "fine")
+    with careful.records.write() as session:
+        stored = session.query(DecisionRow).where(DecisionRow.request == row.id).one()
+        stored.document = stored.document.replace(OWNER.email, "ghost@st-marys.example")
+    assert summarise(careful, get_request(careful, row.id)).agreed == []
+    assert approve(careful, syft, row.id, SECOND, "fine") is None
+
+
 def test_what_the_policy_refuses_nobody_approves(site: OpenSite, syft: RecordedSyft) -> None:
     row = rehearsed(site, syft, runs=101)
     with pytest.raises(DecisionError, match=r"runs.maximum: 101 runs asked for, allowed: at most"):
@@ -314,8 +422,11 @@ def test_an_approval_stops_when_the_policy_changes_and_is_confirmed_by_as_many_p
         assert first is not None
         policy = factories.policy(version=2, **TWO).model_dump(mode="json", exclude_none=True)
         text = yaml.safe_dump(policy)
-        site.take_policy(adopt_policy(site.site, site.records, site.audit, OWNER, text, "new"))
+        site.take_policy(*adopt_policy(site.site, site.records, site.audit, OWNER, text, "new"))
         assert summarise(site, get_request(site, row.id)).stopped
+        with pytest.raises(DecisionError, match="not rehearsed yet under the policy in force"):
+            approve(site, syft, row.id, OWNER, "still fine")
+        report(site, row)
         assert approve(site, syft, row.id, OWNER, "still fine") is None
         assert summarise(site, get_request(site, row.id)).stopped
         confirmed = approve(site, syft, row.id, THIRD, "still fine")
@@ -376,8 +487,7 @@ def test_a_new_text_takes_the_place_of_the_one_that_had_to_change(
     replaced = get_request(site, old.id)
     assert (replaced.state, replaced.reason) == ("withdrawn", f"replaced by R-{new.id}")
     assert events(site, new)[0]["detail"]["follows"] == f"R-{old.id}"
-    comparison = review(site, new.id).comparison
-    assert comparison is not None
+    comparison = review(site, new.id).comparisons[-1]
     assert (comparison.request, comparison.approved, comparison.same) == (old.id, False, False)
 
 

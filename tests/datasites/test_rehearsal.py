@@ -82,6 +82,24 @@ def test_a_job_that_stores_images_is_shown_as_such(site: OpenSite) -> None:
     assert report.influence == "the pixels of 1 of 16 changed images stand in the returned numbers"
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("if images[0, 0, 0] != 127: w = np.zeros(300)\n", "changed images"),
+        ("assert (images[0] == MOCK).all()", "ended with AssertionError when an image was changed"),
+        ("x = x * 1e300 * (images[0].mean() - 100)", "changed images"),
+    ],
+)
+def test_a_job_cannot_break_its_own_rehearsal(site: OpenSite, line: str, words: str) -> None:
+    """Results of other sizes, errors on one image, numbers that overflow: each gives a report."""
+    mock = draw_mock((8, 8), 2)["images"][0].tolist()
+    text = LEARNING.replace("    step = ", f"    {line.replace('MOCK', str(mock))}\n    step = ")
+    _, report = rehearsed(site, text, contract=CONTRACT)
+    assert words in report.influence
+    if "ended" in words:
+        assert report.suspicious
+
+
 def test_a_rehearsal_is_in_the_log_before_it_runs(site: OpenSite) -> None:
     row, _ = rehearsed(site, factories.DOUBLE_JOB)
     last = [e for e in read_events(site.site.audit) if e["subject"] == f"R-{row.id}"][-1]

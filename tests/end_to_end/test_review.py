@@ -8,6 +8,7 @@ import pytest
 
 import factories
 from datasites.audit_log import read_events
+from datasites.control import shown_on
 from datasites.errors import SiteError
 from federation.errors import FederationError, RefusedError
 from federation.job import Job
@@ -33,7 +34,9 @@ def careful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
 
 
 def second(hospital: Hospital, number: int, reason: str = "fine") -> dict:
-    return hospital.trial.control.decide(number, "approve", SAM, factories.PASSWORD, reason)
+    control = hospital.trial.control
+    shown = shown_on(control.request(number))
+    return control.decide(number, "approve", SAM, factories.PASSWORD, reason, shown=shown)
 
 
 def test_from_remarks_to_a_second_agreement_and_a_run(careful: Hospital) -> None:
@@ -53,8 +56,9 @@ def test_from_remarks_to_a_second_agreement_and_a_run(careful: Hospital) -> None
     assert study.states() == {"st-marys": "withdrawn"}
     new = again.requests["st-marys"]
     sheet = careful.trial.control.request(new)
-    assert (sheet["follows"], sheet["comparison"]["request"]) == (number, number)
-    assert sheet["comparison"]["changed"] == 1
+    (replaced,) = sheet["comparisons"]
+    assert (sheet["follows"], replaced["request"], replaced["approved"]) == (number, number, False)
+    assert replaced["changed"] == 1
 
     careful.decide(again, "approve")
     assert list(again.status()["state"]) == ["approved by 1 of 2"]

@@ -55,7 +55,8 @@ def sheet(**changes: Any) -> dict[str, Any]:
         "decisions": [],
         "agreed": [],
         "rehearsal": rehearsal(),
-        "comparison": None,
+        "comparisons": [],
+        "policy_sha256": "c" * 64,
         "requester": {
             "account": "rita@uni.example",
             "name": "Rita",
@@ -83,6 +84,8 @@ def rehearsal(**changes: Any) -> dict[str, Any]:
     """A rehearsal that went as it should."""
     plain = {
         "at": "2026-11-25T09:01:00Z",
+        "policy_sha256": "c" * 64,
+        "sha256": "d" * 64,
         "images": 64,
         "config": {"rate": 0.5},
         "outcome": "returned",

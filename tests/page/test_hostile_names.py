@@ -88,7 +88,7 @@ def hostile_sheet(words: str) -> dict[str, Any]:
             attempts=[[words, 1]],
             refused=[finding(words, "refuse", words, words)],
         ),
-        comparison=comparison(f"# {words} old\n", text) | {"title": words},
+        comparisons=[comparison(f"# {words} old\n", text) | {"title": words}],
         requester=sheet()["requester"]
         | {"account": words, "name": words, "institution": words, "states": {words: 1}},
         earlier=[summary(title=words, state_in_words=words, verdict=words)],

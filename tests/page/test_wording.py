@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from datasites.page.wording import age, counted, cut, moment, shown, size, visible
+from datasites.page.wording import age, cut, moment, shown, size, visible
 
 NOW = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 
@@ -37,15 +37,6 @@ def test_times_are_utc_and_what_is_none_stays() -> None:
     assert moment("2026-11-25T13:00:00+01:00") == "2026-11-25 12:00 UTC"
     assert moment("<yesterday>") == "<yesterday>"
     assert age("<yesterday>", NOW) == "unknown"
-
-
-def test_one_is_not_many() -> None:
-    assert [counted(n, "run") for n in (0, 1, 2, 1200)] == [
-        "0 runs",
-        "1 run",
-        "2 runs",
-        "1,200 runs",
-    ]
 
 
 def test_long_names_are_cut_with_a_sign() -> None:

@@ -13,12 +13,12 @@ from datasites.adopted_policy import adopt_policy
 from datasites.audit_log import Event
 from datasites.catalogue import write_version
 from datasites.certificate import Certificate, Method, TextSearch, sign_certificate
-from datasites.decisions import approve
+from datasites.decisions import Shown, approve
 from datasites.new_site import checked_config, make_site
 from datasites.open_site import OpenSite
 from datasites.people import Acting, Role, add_person
 from datasites.records import PublishedDataset, RehearsalRow, Researcher, utc_now
-from datasites.rehearsal import Rehearsal
+from datasites.rehearsal import Rehearsal, latest_rehearsal
 from datasites.requests import get_request, submit_request
 from policies.strict import canonical_json
 
@@ -89,7 +89,7 @@ class EvidenceSite:
         )  # fmt: skip
         report = Rehearsal(
             request=number, at=utc_now(), text_sha256=row.text_sha256, version=self.version,
-            images=24, config={"rate": 0.5}, outcome="returned", seconds=0.25, memory_mb=12,
+            policy_sha256=self.open.policy.sha256, images=24, config={"rate": 0.5}, outcome="returned", seconds=0.25, memory_mb=12,
             metrics={"loss": 0.5}, examples=24, calls=(("arrays", 1),), probed=2,
             influence="no single image stands out",
         )  # fmt: skip
@@ -97,7 +97,12 @@ class EvidenceSite:
             session.add(RehearsalRow(request=number, at=report.at, report=report.model_dump_json()))
 
     def approve(self, number: int, acting: Acting = OLIVIA) -> None:
-        approve(self.open, self.syft, number, acting, "as agreed in the steering group")
+        report = latest_rehearsal(self.open, number)
+        if report and report.policy_sha256 != self.open.policy.sha256:
+            self.rehearse(number)
+            report = latest_rehearsal(self.open, number)
+        shown = Shown(self.open.policy.sha256, report.sha256 if report else "")
+        approve(self.open, self.syft, number, acting, "as agreed in the steering group", shown)
 
     def adopt(self, reason: str = "smaller tables", **changes: Any) -> None:
         """Adopt another policy."""
@@ -105,7 +110,7 @@ class EvidenceSite:
             self.open.site, self.open.records, self.open.audit, OLIVIA, policy_text(**changes),
             reason,
         )  # fmt: skip
-        self.open.take_policy(policy)
+        self.open.take_policy(*policy)
 
     def start(self, number: int, round_number: int, attempt: int = 1) -> str:
         """A run that starts, as `datasites.runs` logs it; its id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datasites.page.attention import PER_RULE, Kind, what_to_look_at
+from datasites.attention import PER_RULE, Kind, what_to_look_at
 from tests.page.sheets import TEXT, comparison, finding, rehearsal, sheet
 
 REFUSED = finding("runs.maximum", "refuse", "20 runs asked for", "at most 12", "ask for fewer")
@@ -39,7 +39,7 @@ def test_points_stand_in_the_order_of_how_much_they_decide() -> None:
         sheet(
             findings=[READ, WARNED, REFUSED],
             rehearsal=rehearsal(suspicious=True, repeatable=False),
-            comparison=comparison(TEXT, TEXT.replace("return weights", "return data")),
+            comparisons=[comparison(TEXT, TEXT.replace("return weights", "return data"))],
         )
     )
     kinds = [point.kind for point in found.points]
@@ -97,7 +97,7 @@ def test_many_findings_of_one_rule_do_not_hide_the_others(number) -> None:
     ],
 )  # fmt: skip
 def test_difference_to_an_earlier_text_is_a_point(new, approved, kind, what, code) -> None:
-    found = what_to_look_at(sheet(text=new, comparison=comparison(TEXT, new, approved=approved)))
+    found = what_to_look_at(sheet(text=new, comparisons=[comparison(TEXT, new, approved=approved)]))
     (point,) = [p for p in found.points if "R-4" in p.what]
     assert (point.kind, point.what, point.code) == (kind, what, code)
 
@@ -109,5 +109,5 @@ def test_a_finding_beyond_the_text_has_no_line_to_show() -> None:
 
 
 def test_an_honest_sheet_has_nothing_worse_than_things_to_read() -> None:
-    found = what_to_look_at(sheet(findings=[READ], comparison=SAME))
+    found = what_to_look_at(sheet(findings=[READ], comparisons=[SAME]))
     assert {p.kind for p in found.points} <= {Kind.READ, Kind.GOOD}
