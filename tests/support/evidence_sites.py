@@ -89,7 +89,8 @@ class EvidenceSite:
         )  # fmt: skip
         report = Rehearsal(
             request=number, at=utc_now(), text_sha256=row.text_sha256, version=self.version,
-            policy_sha256=self.open.policy.sha256, images=24, config={"rate": 0.5}, outcome="returned", seconds=0.25, memory_mb=12,
+            policy_sha256=self.open.policy.sha256, images=24,
+            config={"rate": 0.5}, outcome="returned", seconds=0.25, memory_mb=12,
             metrics={"loss": 0.5}, examples=24, calls=(("arrays", 1),), probed=2,
             influence="no single image stands out",
         )  # fmt: skip
