@@ -39,9 +39,7 @@ def code_lines(
     text: str, findings: Sequence[Mapping[str, Any]], changed: frozenset[int] = frozenset()
 ) -> list[CodeLine]:
     """Every line of a text with what was found on it."""
-    lines = lines_of(text)
-    if len(lines) > 1 and not lines[-1]:  # the end of the last line is no line
-        lines.pop()
+    lines = lines_of(text) or [""]
     if max(map(len, lines)) > LONGEST_COLOURED:
         coloured = [_mark(line, in_code=True) for line in lines]
     else:
