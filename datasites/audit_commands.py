@@ -11,9 +11,18 @@ from typing import Annotated
 import typer
 
 from datasites.audit_checkpoint import read_checkpoint
-from datasites.audit_log import read_events, verify_log
+from datasites.audit_log import verify_log
+from datasites.audit_search import find_events
 from datasites.audit_segments import checkpoint_path
-from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
+from datasites.command_line import (
+    JsonOption,
+    SiteOption,
+    out,
+    print_json,
+    read_public_key,
+    say,
+    told_plainly,
+)
 from datasites.config import load_site
 from datasites.control import Control
 from datasites.countersignature import read_countersignature
@@ -35,18 +44,13 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="File to write; de
 @told_plainly
 def show_audit(
     site: SiteOption = Path(),
-    subject: Annotated[str | None, typer.Option(help="Only what is about R-7, or R-7/3/1.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only what this person or `site` did.")] = None,
+    subject: Annotated[str, typer.Option(help="Only what is about R-7, or R-7/3/1.")] = "",
+    actor: Annotated[str, typer.Option(help="Only what this person or `site` did.")] = "",
     last: Annotated[int, typer.Option(min=0, help="How many lines from the end; 0 for all.")] = 40,
     as_json: JsonOption = False,
 ) -> None:
     """Show the audit log, oldest first."""
-    events = (
-        line
-        for line in read_events(load_site(site).audit)
-        if (subject is None or f"{line['subject']}/".startswith(f"{subject}/"))
-        and (actor is None or line["actor"] == actor)
-    )
+    events = find_events(load_site(site).audit, subject=subject, actor=actor)
     for line in deque(events, last or None):
         if as_json:
             out.print_json(data=line, indent=None)
@@ -85,13 +89,13 @@ def verify_audit(
     if (countersignature is None) != (countersigner is None):
         raise ConfigurationError("give both --countersignature and --countersigner, or neither")
     if log is not None and public_key is not None:
-        key = _public_key(public_key)
+        key = read_public_key(public_key)
     else:
         opened = load_site(site)
         log, key = opened.audit, load_site_key(opened.keys).public_hex
     kept = [read_checkpoint(checkpoint)] if checkpoint else []
     if countersignature is not None and countersigner is not None:
-        kept.append(read_countersignature(countersignature, _public_key(countersigner)))
+        kept.append(read_countersignature(countersignature, read_public_key(countersigner)))
     found = verify_log(log, key, checkpoints=kept, alone=alone)
     if as_json:
         print_json({"intact": found.intact, "lines": found.lines, **dataclasses.asdict(found)})
@@ -125,7 +129,7 @@ def countersign(
     control = Control(load_site(site).control_socket)
     plain = read_checkpoint(checkpoint).model_dump(mode="json")
     signed = control.countersign(
-        plain, _public_key(public_key), person, given_password(password_file)
+        plain, read_public_key(public_key), person, given_password(password_file)
     )
     _hand_over(signed, to)
 
@@ -136,10 +140,3 @@ def _hand_over(document: dict[str, object], to: Path | None) -> None:
         return
     write_private(to, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(), 0o644)
     say(f"Wrote {to}.")
-
-
-def _public_key(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"there is no public key at {file}") from error

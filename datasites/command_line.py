@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +13,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from datasites.errors import SiteError
+from datasites.errors import ConfigurationError, SiteError
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.standardise import StandardisationError
 
@@ -55,6 +56,33 @@ def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from error
 
     return run
+
+
+def request_number(request: str) -> int:
+    """The number in `R-7` or `7`.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    digits = request.upper().removeprefix("R-")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 9:
+        raise ConfigurationError(f"`{request}` is not a request; write R-7 or 7")
+    return int(digits)
+
+
+def read_public_key(file: Path) -> str:
+    """A site's public key from the file in which the hospital handed it over, hex.
+
+    Raises:
+        ConfigurationError: There is no such file, or no key in it.
+    """
+    try:
+        key = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"there is no public key at {file}") from error
+    if re.fullmatch("[0-9a-f]{64}", key) is None:
+        raise ConfigurationError(f"{file} holds no public key of a site: 64 hex digits")
+    return key
 
 
 def say(text: str) -> None:

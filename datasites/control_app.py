@@ -1,7 +1,8 @@
 """The site's side of the control socket: what the hospital's own tools and its page may ask.
 
-A Unix socket in the state directory (mode 0700): only the site's own user reaches it. Reading needs
-no more than that. Whatever decides, changes or exports something also needs a person of the
+A Unix socket in the state directory (mode 0700): only the site's own user reaches it. That user
+reads, has requests rehearsed, publishes what lies in the store and has the log signed. Whatever
+decides, adopts a policy, changes accounts, countersigns or exports also needs a person of the
 hospital, by password or by a session of the page, who is named in the log.
 """
 
@@ -11,22 +12,23 @@ import datetime as dt
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from datasites.adopted_policy import adopt_policy, adopted_policies
-from datasites.audit_log import check_log, read_events
-from datasites.certificate import read_certificate
+from datasites.audit_log import verify_log
+from datasites.audit_search import find_events
+from datasites.certificate import find_certificate
 from datasites.control_door import Door, Identified
 from datasites.control_people import add_people
+from datasites.control_validation import refusal_sentence
 from datasites.countersignature import countersign
 from datasites.decisions import Shown, approve, checked_reason, deny, request_changes, revoke
-from datasites.errors import DatasetError, DecisionError, SiteError
+from datasites.errors import DecisionError, SiteError
 from datasites.evidence.export import export_evidence
 from datasites.open_site import OpenSite, SyftSide
-from datasites.people import (
-    list_people,
-)
+from datasites.people import list_people
 from datasites.published import published_versions
 from datasites.publishing import publish_all
 from datasites.rehearsal import rehearse
@@ -78,6 +80,11 @@ def control_app(site: OpenSite, syft: SyftSide) -> FastAPI:
     @app.exception_handler(SiteError)
     async def refuse(_request: Request, error: SiteError) -> JSONResponse:
         return JSONResponse({"error": str(error), "exit_code": error.exit_code}, status_code=409)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_form(_request: Request, error: RequestValidationError) -> JSONResponse:
+        told = SiteError(refusal_sentence(error))
+        return JSONResponse({"error": str(told), "exit_code": told.exit_code}, status_code=409)
 
     _add_reading(app, site)
     add_people(app, site, syft, door)
@@ -142,6 +149,8 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
 
     @app.get("/datasets")
     def datasets() -> list[dict[str, Any]]:
+        store, key = site.site.datasets, site.key.public_hex
+        found = [(v, find_certificate(store, v.row.version, key)) for v in published_versions(site)]
         return [
             {
                 "name": version.row.name,
@@ -149,29 +158,24 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
                 "published_at": version.row.published_at,
                 "retired": version.retired,
                 "card": version.card.model_dump(mode="json"),
-                "certificate": _certificate(site, version.row.version),
+                "certificate": certificate and certificate.model_dump(mode="json"),
             }
-            for version in published_versions(site)
+            for version, certificate in found
         ]
 
     @app.get("/audit")
     def audit(
         subject: str = "", event: str = "", actor: str = "", text: str = "", last: int = 200
     ) -> dict[str, Any]:
-        found = check_log(site.site.audit, site.key.public_hex)
-        events = [
-            line
-            for line in read_events(site.site.audit)
-            if (not subject or f"{line['subject']}/".startswith(f"{subject}/"))
-            and (not event or line["event"] == event)
-            and (not actor or actor.casefold() in line["actor"].casefold())
-            and (not text or text.casefold() in str(line).casefold())
-        ]
+        log = site.site.audit
+        found = verify_log(log, site.key.public_hex)
+        events = list(find_events(log, subject=subject, event=event, actor=actor, text=text))
+        is_being_written = found.unfinished_bytes > 0  # a last line that is half on the disk yet
         return {
             "lines": found.lines,
-            "intact": found.intact,
-            "bad_line": found.bad_line,
-            "problem": found.problem,
+            "intact": found.intact or is_being_written,
+            "bad_line": None if is_being_written else found.bad_line,
+            "problem": "" if is_being_written else found.problem,
             "checkpoints": found.checkpoints,
             "unsigned_lines": found.unsigned_lines,
             "matching": len(events),
@@ -230,11 +234,3 @@ def _add_records(app: FastAPI, site: OpenSite, door: Door) -> None:
     def evidence(request: Request, number: int, said: Identified) -> dict[str, str]:
         acting = door.let_in(request, said, "export evidence", f"R-{number}")
         return export_evidence(site, number, acting)
-
-
-def _certificate(site: OpenSite, version: str) -> dict[str, Any] | None:
-    try:
-        certificate = read_certificate(site.site.datasets, version, site.key.public_hex)
-    except DatasetError:
-        return None
-    return certificate.model_dump(mode="json")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
+from datasites.command_line import (
+    JsonOption,
+    SiteOption,
+    out,
+    print_json,
+    read_public_key,
+    request_number,
+    say,
+    told_plainly,
+)
 from datasites.config import load_site
 from datasites.control import Control
-from datasites.errors import ConfigurationError
 from datasites.evidence.folder import check_free, write_folder
 from datasites.evidence.verification import Check, verify_evidence
 from datasites.person_options import PasswordFileOption, PersonOption, given_password
@@ -48,7 +55,7 @@ def export(
     password_file: PasswordFileOption = None,
 ) -> None:
     """Write everything that is known about a request into a folder that verifies offline."""
-    number = _number(request)
+    number = request_number(request)
     check_free(to)
     control = Control(load_site(site).control_socket)
     write_folder(to, control.evidence(number, person, given_password(password_file)))
@@ -66,7 +73,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a folder of evidence; needs no site. Exit code 3: it does not hold."""
-    checks = verify_evidence(folder, _public_key(public_key))
+    checks = verify_evidence(folder, read_public_key(public_key))
     holds = not any(check.problems for check in checks)
     if as_json:
         plain = [dataclasses.asdict(check) for check in checks]
@@ -88,20 +95,3 @@ def _print(check: Check) -> None:
         # It may quote a file that somebody made to play tricks with a terminal.
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in problem)
         out.print(f"{check.name:<11} BAD  {shown}", style="red", markup=False, soft_wrap=True)
-
-
-def _number(request: str) -> int:
-    digits = request.upper().removeprefix("R-")
-    if not digits.isdecimal() or not digits.isascii() or len(digits) > 9:
-        raise ConfigurationError(f"`{request}` is not a request; write R-7 or 7")
-    return int(digits)
-
-
-def _public_key(file: Path) -> str:
-    try:
-        key = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"there is no public key at {file}") from error
-    if re.fullmatch("[0-9a-f]{64}", key) is None:
-        raise ConfigurationError(f"{file} holds no public key of a site: 64 hex digits")
-    return key

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from datasites.audit_log import verify_log
-from datasites.command_line import JsonOption, SiteOption, out, print_json, say, told_plainly
+from datasites.command_line import (
+    JsonOption,
+    SiteOption,
+    out,
+    print_json,
+    request_number,
+    say,
+    told_plainly,
+)
 from datasites.config import Site, load_site
 from datasites.control import Control, needs_rehearsal, shown_on
 from datasites.errors import ConfigurationError, DecisionError
@@ -210,15 +218,3 @@ def _decided(
 def _control(path: Path) -> tuple[Control, Site]:
     site = load_site(path)
     return Control(site.control_socket), site
-
-
-def request_number(request: str) -> int:
-    """The number in `R-7` or `7`.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
-    digits = request.upper().removeprefix("R-")
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 9:
-        raise ConfigurationError(f"`{request}` is not a request; write R-7 or 7")
-    return int(digits)

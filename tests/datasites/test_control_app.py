@@ -19,7 +19,7 @@ import yaml
 import factories
 from datasites import control_door
 from datasites.adopted_policy import adopted_policies
-from datasites.audit_log import read_events
+from datasites.audit_log import Event, read_events
 from datasites.control import short_path
 from datasites.control_app import control_app
 from datasites.errors import AccountError
@@ -438,6 +438,61 @@ def test_the_audit_log_is_filtered(site: OpenSite, tools: httpx.Client) -> None:
     assert [e["subject"] for e in found["events"]] == [f"R-{row.id}"]
     assert found["matching"] >= 1
     assert tools.get("/audit", params={"text": "no such words"}).json()["events"] == []
+
+
+def test_a_log_that_does_not_verify_is_shown_with_its_bad_line(tmp_path: Path) -> None:
+    damaged = open_site(tmp_path)
+    log = damaged.site.audit
+    with closing(damaged), served(damaged, RecordedSyft()) as tools:
+        damaged.audit.append(Event.SITE_STARTED, "site", "st-marys")
+        whole = log.read_bytes()
+        with log.open("ab") as file:
+            file.write(whole.splitlines()[-1][:40])  # as the site writes its next line
+        found = tools.get("/audit").json()
+        assert (found["intact"], found["bad_line"], found["problem"]) == (True, None, "")
+        assert found["lines"] == len(whole.splitlines())
+        with log.open("r+b") as file:  # the same file, which the site goes on to write
+            file.write(whole.replace(b"st-marys", b"st-mores", 1))
+            file.truncate(len(whole))
+        found = tools.get("/audit").json()
+        assert (found["intact"], found["bad_line"]) == (False, 1)
+        assert found["problem"]
+        assert found["events"][-1]["event"] == "site started"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/people", {"name": "N"}, "`email` is missing"),
+        ("/people", NEW | {"role": "chief"},
+         "`role`: Input should be 'owner', 'second approver' or 'compliance' (seen: 'chief')"),
+        ("/people", NEW | {"email": "x" * 201},
+         "`email`: String should have at most 200 characters "
+         "(seen: 'xxxxxxxxxxxx...xxxxxxxxxxxxx')"),
+        ("/people", NEW | {"new_password": "x" * 1001},
+         "`new_password`: String should have at most 1000 characters"),
+        ("/accounts", {"email": "x@uni.example", "name": "", "new_password": "secret words"},
+         "`name`: String should have at least 1 character (seen: '')"),
+        ("/accounts", {"email": "x@uni.example", "name": "X", "new_password": "y", "rights": "all"},
+         "`rights` is not a field of this call"),
+        ("/accounts", {}, "`email` is missing; `name` is missing; `new_password` is missing"),
+        ("/requests/x/deny", {"reason": "no"},
+         "`number`: Input should be a valid integer, unable to parse string as an integer "
+         "(seen: 'x')"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_a_sentence(
+    tools: httpx.Client, path: str, body: dict[str, str], words: str
+) -> None:
+    answer = tools.post(path, json=body)
+    assert (answer.status_code, answer.json()) == (409, {"error": words, "exit_code": 1})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"a secret"', "1"])
+def test_what_is_no_call_at_all_is_a_sentence(tools: httpx.Client, content: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = tools.post("/people", content=content, headers=headers)
+    assert answer.json()["error"] == "the call is refused: what was sent is not a JSON object"
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "APPROVE", "..", "withdraw"])
