@@ -18,6 +18,7 @@ import httpx
 from datasites.errors import ConfigurationError, SiteError
 
 NOT_RUNNING = "the site does not run; start it with `sitegate serve`"
+AT_WORK = "the site is still at work on it; see `sitegate request show`"
 PATIENCE_S = 600
 """An approval waits for its rehearsal, which may wait for another."""
 Json = dict[str, Any]
@@ -257,6 +258,8 @@ class Control:
                 ) as client,
             ):
                 response = call(client)
+        except httpx.TimeoutException as error:
+            raise SiteError(AT_WORK) from error
         except httpx.TransportError as error:
             raise ConfigurationError(NOT_RUNNING) from error
         if response.status_code == 409:
