@@ -15,7 +15,7 @@ from datasites.config import Site
 from datasites.errors import AccountError, ConfigurationError, DecisionError, RecordError
 from datasites.files import sync_directory, write_private
 from datasites.keys import load_site_key
-from datasites.people import STRANGER, Acting, Role, check_person, is_person
+from datasites.people import Acting, Role, check_person, named_in_log
 from datasites.records import PolicyRow, Records, utc_now
 from datasites.site_lock import only_one
 from policies.document import Policy, PolicyError, parse_policy
@@ -79,20 +79,22 @@ def adopt_while_stopped(site: Site, person: str, password: str, text: str, reaso
     """Adopt a policy while the site does not run.
 
     Raises:
-        ConfigurationError: The site runs after all, or the text is not a valid policy.
+        ConfigurationError: Another process is at work on the site, or the text is not a valid
+            policy.
         AccountError: The password is wrong.
         DecisionError: The person is no owner, or gave no reason.
     """
-    with only_one(site.state / "site.lock"):
+    busy = "another process is at work on this site; try again"
+    with only_one(site.state / "site.lock", busy):
         audit = AuditLog(site.audit, load_site_key(site.keys), site.config.name)
         records = Records(site.database_url)
         try:
             try:
                 acting = check_person(records, person, password)
             except AccountError as error:
-                actor = person if is_person(records, person) else STRANGER
+                actor, role = named_in_log(records, person)
                 audit.append(
-                    Event.LOGIN_REFUSED, actor, "policy", wanted_to="adopt a policy",
+                    Event.LOGIN_REFUSED, actor, "policy", role=role, wanted_to="adopt a policy",
                     reason=str(error),
                 )  # fmt: skip
                 raise

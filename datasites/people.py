@@ -163,11 +163,6 @@ def list_people(records: Records) -> Sequence[Person]:
         return session.scalars(select(Person).order_by(Person.created_at)).all()
 
 
-def is_person(records: Records, email: str) -> bool:
-    """Whether someone with this address has an account here."""
-    return find_person(records, email) is not None
-
-
 def check_password_length(password: str, minimum: int) -> None:
     """Raise an `AccountError` if a password is too short."""
     if len(password) < minimum:

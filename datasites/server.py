@@ -54,7 +54,8 @@ def serve(site: Site, *, until_stdin_closes: bool = False) -> None:
     if until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
     _log_to(site.state / "site.log")
-    with only_one(site.state / "site.lock"), _listening(site) as port:
+    running = "this site runs already; stop it first (SIGTERM to its process)"
+    with only_one(site.state / "site.lock", running), _listening(site) as port:
         opened = OpenSite(site)
         try:
             _serve(opened, port)

@@ -12,19 +12,22 @@ from datasites.errors import ConfigurationError
 
 
 @contextlib.contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Hold the site's lock.
+def only_one(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold the site's lock; the file says which process does.
+
+    Args:
+        lock: The file.
+        otherwise: What to tell somebody when another process holds it.
 
     Raises:
         ConfigurationError: Another process holds it.
     """
-    with lock.open("w") as file:
+    with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigurationError(
-                "this site runs already; stop it first (SIGTERM to its process)"
-            ) from error
+            raise ConfigurationError(otherwise) from error
+        file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
