@@ -13,13 +13,14 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from datasites.adopted_policy import adopt_while_stopped
+from datasites.adopted_policy import adopt_while_stopped, last_adopted
 from datasites.command_line import JsonOption, SiteOption, err, out, print_json, say, told_plainly
-from datasites.config import load_site
+from datasites.config import Site, load_site
 from datasites.control import Control
 from datasites.errors import ConfigurationError
 from datasites.person_options import PasswordFileOption, PersonOption, given_password
 from datasites.policy_impact import policy_impact
+from datasites.records import Records
 from datasites.show_policy import print_impact, print_report
 from policies.case_outcomes import Report, run_cases
 from policies.document import Policy, PolicyError, load_policy, parse_policy
@@ -151,11 +152,8 @@ def adopt(
     text = file.read_text(encoding="utf-8")
     control = Control(opened.control_socket)
     running = control.is_running()
-    if running:
-        before = control.policy()
-        say(f"In force: {before['title']} (sha256 {before['sha256'][:12]}…)")
-        for change in policy_changes(parse_policy(before["text"]), new):
-            out.print(Padding(Text(f"{change.effect}: {change.words}"), (0, 0, 0, 2)))
+    before = control.policy()["text"] if running else _last_adopted(opened)
+    _show_changes(before, new)
     if not yes:
         typer.confirm(f"Adopt {new.title} (sha256 {new.sha256[:12]}…)?", abort=True)
     password = given_password(password_file)
@@ -182,6 +180,27 @@ def show(site: SiteOption = Path(), as_json: JsonOption = False) -> None:
             f"# {row['adopted_at'][:16].replace('T', ' ')} UTC  {row['sha256'][:12]}…  "
             f"{row['adopted_by']}: {row['reason']}"
         )
+
+
+def _last_adopted(site: Site) -> str:
+    records = Records(site.database_url)
+    try:
+        adopted = last_adopted(records)
+    finally:
+        records.close()
+    return adopted.text if adopted else ""
+
+
+def _show_changes(text: str, new: Policy) -> None:
+    """What a policy changes in the one in force, which an older version may have written."""
+    try:
+        before = parse_policy(text)
+    except PolicyError:
+        say("What is in force cannot be read any more, so what changes cannot be shown.")
+        return
+    say(f"In force: {before.title} (sha256 {before.sha256[:12]}…)")
+    for change in policy_changes(before, new):
+        out.print(Padding(Text(f"{change.effect}: {change.words}"), (0, 0, 0, 2)))
 
 
 def _policy(file: Path) -> Policy:
