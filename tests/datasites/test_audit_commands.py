@@ -65,7 +65,7 @@ def test_intact_log_of_a_site_is_verified(site: Site) -> None:
     assert done.exit_code == 0, done.output
     lines = len(site.audit.read_bytes().splitlines())
     assert done.stdout.splitlines() == [
-        f"Intact: {lines} lines, chain unbroken, 1 signed checkpoints; 0 lines since the last are "
+        f"Intact: {lines} lines, chain unbroken, 2 signed checkpoints; 0 lines since the last are "
         "chained and not yet signed.",
         f"It agrees with a checkpoint kept outside of it, which covers {lines} lines.",
     ]
