@@ -3,7 +3,8 @@
 A job is run once as it is, once again (a job may be random), and once per changed image. Training
 spreads an image thinly over all parameters, and every image moves the result about alike. Code that
 stores images shows: one image that moves the result alone, or the very pixels in the returned
-numbers. It is a sign for a reader, no proof: code can behave on the mock.
+numbers. It is a sign for a reader, no proof: code can behave on the mock, and the gradient of a
+linear model is a multiple of the very image that was changed.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from nacl.exceptions import InvalidkeyError
 from nacl.pwhash import argon2id
@@ -130,7 +131,7 @@ def check_person(records: Records, email: str, password: str) -> Acting:
     """
     person = find_person(records, email)
     try:
-        argon2id.verify((person.password_hash if person else _NOBODY).encode(), password.encode())
+        argon2id.verify((person.password_hash if person else _nobody()).encode(), password.encode())
     except InvalidkeyError as error:
         raise AccountError(WRONG) from error
     if person is None:
@@ -183,7 +184,10 @@ def _hash(password: str) -> str:
     ).decode()
 
 
-_NOBODY = _hash(secrets.token_hex(16))
+@cache
+def _nobody() -> str:
+    """A hash that nobody's password has, so that unknown people take as long as known ones."""
+    return _hash(secrets.token_hex(16))
 
 
 class Throttle:

@@ -83,6 +83,9 @@ class Summary:
             "expires_at": self.expires_at,
             "stopped": self.stopped,
             "text_sha256": row.text_sha256,
+            "agreed": [
+                {"person": d.person, "role": d.role, "at": d.at.isoformat()} for d in self.agreed
+            ],
         }
 
 
@@ -143,10 +146,6 @@ class ReviewSheet:
             "arguments": _arguments(terms),
             "needed": asdict(self.summary.needed) | {"in_words": self.summary.needed.in_words()},
             "decisions": [d.model_dump(mode="json") for d in self.decisions],
-            "agreed": [
-                {"person": d.person, "role": d.role, "at": d.at.isoformat()}
-                for d in self.summary.agreed
-            ],
             "rehearsal": self.rehearsal.model_dump(mode="json")
             | {"succeeded": self.rehearsal.succeeded, "sha256": self.rehearsal.sha256}
             if self.rehearsal

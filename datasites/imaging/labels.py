@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from datasites.imaging.problems import Quarantined, Reason, UnreadableSourceError
 from datasites.imaging.pseudonyms import Pseudonyms
 
@@ -84,6 +82,8 @@ def read_labels(
     Raises:
         UnreadableSourceError: It is missing, no CSV, or has no or two identifying columns.
     """
+    import pandas as pd  # half a second that other commands need not wait for
+
     try:
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"

@@ -55,11 +55,11 @@ def waits_for(summary: Mapping[str, Any], email: str, role: Role) -> bool:
     """Whether a request in a list waits for this person's decision."""
     if not role.decides or summary["researcher"].casefold() == email.casefold():
         return False
+    if email in {agreed["person"] for agreed in summary["agreed"]}:
+        return False
     if summary["stopped"]:
         return True
-    if summary["state"] == RequestState.PARTLY_APPROVED:
-        return bool(summary["decided_by"] != email)
-    return bool(summary["state"] == RequestState.PENDING)
+    return summary["state"] in (RequestState.PENDING, RequestState.PARTLY_APPROVED)
 
 
 def _why_not(verb: Verb, sheet: Mapping[str, Any], email: str) -> str:

@@ -41,7 +41,7 @@ def policy(**changes: Any) -> Policy:
         "update": {"maximum_mb": 1, "maximum_change_norm": 1000},
         "sandbox": {"memory_mb": 1024, "time_s": 20},
         "privacy": {"mode": "none"},
-        "review": {"rehearsal": {"images": 2, "time_s": 3}},
+        "review": {"rehearsal": {"images": 0, "time_s": 3}},
     }
     return Policy.model_validate({**plain, **changes})
 
