@@ -37,14 +37,6 @@ class Comparison:
     changed: int
     rows: list[DiffRow]
 
-    @property
-    def in_words(self) -> str:
-        """`unchanged since R-4`, `3 lines differ from R-4`."""
-        if self.same:
-            return f"unchanged since R-{self.request}"
-        lines = "line differs" if self.changed == 1 else "lines differ"
-        return f"{self.changed} {lines} from R-{self.request}"
-
 
 def compare_with_earlier(site: OpenSite, row: RequestRow) -> list[Comparison]:
     """The approved text most like this one, then that of the request whose place it takes.

@@ -15,6 +15,7 @@ from datasites.attention import Kind, what_to_look_at
 from datasites.audit_log import Verification
 from policies.contract import in_megabytes
 from policies.findings import Severity
+from policies.plain_words import counted
 from policies.text_lines import lines_of
 
 STYLES = {"pass": "green", "read": "yellow", "warn": "bold magenta", "refuse": "bold red"}
@@ -231,8 +232,9 @@ def _print_text(out: Console, sheet: Mapping[str, Any], whole_diff: bool) -> Non
 def _compared(comparison: Mapping[str, Any]) -> str:
     """`3 lines differ from R-4, which was approved`."""
     standing = "which was approved" if comparison["approved"] else "whose place it takes"
-    changed = comparison["changed"]
-    said = "the text of" if comparison["same"] else f"{changed} lines differ from"
+    differ = "differs" if comparison["changed"] == 1 else "differ"
+    said = f"{counted(comparison['changed'], 'line')} {differ} from"
+    said = "the text of" if comparison["same"] else said
     return f"{said} R-{comparison['request']}, {standing}"
 
 
