@@ -188,6 +188,10 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
     def rehearsal(request: Request, number: int) -> dict[str, Any]:
         by_session = "x-session" in request.headers
         acting = door.session(request, "rehearse", f"R-{number}").acting if by_session else None
+        if acting and not acting.role.decides:
+            raise DecisionError(
+                f"{acting.email} is {acting.role}, which decides nothing; who decides rehearses"
+            )
         rehearse(site, get_request(site, number), acting)
         return review(site, number).as_dict()
 
@@ -197,15 +201,16 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
             raise DecisionError(f"`{verb}` is not a decision; use {', '.join(Verb)}")
         acting = door.decider(request, said, verb, f"R-{number}")
         reason = checked_reason(said.reason)
-        if verb == Verb.APPROVE:
-            shown = Shown(said.policy_sha256, said.rehearsal_sha256)
-            approve(site, syft, number, acting, reason, shown)
-        elif verb == Verb.DENY:
-            deny(site, syft, number, acting, reason)
-        elif verb == Verb.REVOKE:
-            revoke(site, syft, number, acting, reason)
-        else:
-            request_changes(site, number, acting, reason, said.comments)
+        with door.turn(acting):
+            if verb == Verb.APPROVE:
+                shown = Shown(said.policy_sha256, said.rehearsal_sha256)
+                approve(site, syft, number, acting, reason, shown)
+            elif verb == Verb.DENY:
+                deny(site, syft, number, acting, reason)
+            elif verb == Verb.REVOKE:
+                revoke(site, syft, number, acting, reason)
+            else:
+                request_changes(site, number, acting, reason, said.comments)
         return review(site, number).as_dict()
 
 
@@ -213,7 +218,7 @@ def _add_records(app: FastAPI, site: OpenSite, door: Door) -> None:
     @app.post("/policy")
     def adopt(request: Request, said: NewPolicy) -> dict[str, str]:
         acting = door.owner(request, said, "adopt a policy", "policy")
-        with site.deciding:
+        with door.turn(acting):
             policy, adoption = adopt_policy(
                 site.site, site.records, site.audit, acting, said.text, said.reason
             )

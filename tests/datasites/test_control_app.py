@@ -398,6 +398,15 @@ def test_an_account_that_a_crash_cut_off_is_made_by_the_same_command(
     assert requester(site, "ada@uni.example").institution == "Other"
 
 
+def test_compliance_does_not_rehearse(site: OpenSite, tools: httpx.Client) -> None:
+    row = submit(site, RecordedSyft())
+    session = log_in(tools, COMPLIANCE)
+    answer = tools.post(f"/requests/{row.id}/rehearsal", headers=session)
+    assert answer.json()["error"] == (
+        f"{COMPLIANCE.email} is compliance, which decides nothing; who decides rehearses"
+    )
+
+
 def test_compliance_has_no_account_of_a_researcher(site: OpenSite, tools: httpx.Client) -> None:
     answer = tools.post("/accounts", json=account(COMPLIANCE.email.upper()) | by(OWNER))
     assert answer.json()["error"] == (

@@ -73,7 +73,7 @@ def approved(site: OpenSite, *, days: int = 30, revoked: str = "", **terms: Any)
     document = Approval(
         site="st-marys", request=row.id, researcher=RITA,
         text_sha256=row.text_sha256, terms=request_terms(row), policy_sha256=site.policy.sha256,
-        consents=(), approved_at=NOW, expires_at=NOW + dt.timedelta(days=days),
+        policy_adoption=site.adoption, consents=(), approved_at=NOW, expires_at=NOW + dt.timedelta(days=days),
     ).model_dump_json()  # fmt: skip
     with site.records.write() as session:
         session.add(ApprovalRow(request=row.id, document=document, signature="", revoked=revoked))
@@ -231,18 +231,18 @@ def test_impact_is_shown_while_the_site_runs(
     site: OpenSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasites.command_line.out._width", 300)
-    approved(site, days=9999, runs=12)
-    approved(site, days=9999, runs=13)
+    kept = approved(site, days=9999, runs=12)
+    lost = approved(site, days=9999, runs=13)
     asked(site, runs=50)
     told = command(site, tmp_path, runs={"maximum": 12})
     rows = [" ".join(line.split()) for line in told.splitlines()]
     assert rows[0].startswith("From test v1 (sha256 ")
     assert (
-        "R-1 approved rita@uni.example Double the weights to be confirmed by 1 person (owner)"
+        f"R-{kept} approved rita@uni.example Double the weights to be confirmed by 1 person (owner)"
     ) in rows
     assert (
-        "R-2 approved rita@uni.example Double the weights refused: runs.maximum: 13 runs asked "
-        "for, allowed: at most 12"
+        f"R-{lost} approved rita@uni.example Double the weights refused: runs.maximum: 13 runs "
+        "asked for, allowed: at most 12"
     ) in rows
     assert rows[-1] == (
         "The new policy stops 2 standing approvals; 1 would be refused, and the others run again "
@@ -258,10 +258,10 @@ def test_impact_of_no_change_says_that_approvals_go_on(site: OpenSite, tmp_path:
 
 
 def test_impact_is_json_for_machines(site: OpenSite, tmp_path: Path) -> None:
-    approved(site, days=9999, runs=13)
+    number = approved(site, days=9999, runs=13)
     plain = json.loads(command(site, tmp_path, "--json", runs={"maximum": 12}))
     assert plain["approvals_stop_until_confirmed"] is True
     assert plain["old"]["title"] == "test v1"
     (row,) = plain["requests"]
-    assert (row["request"], row["refused"][0]["rule"]) == (1, "runs.maximum")
+    assert (row["request"], row["refused"][0]["rule"]) == (number, "runs.maximum")
     assert plain["datasets"][0]["problems"] == []
