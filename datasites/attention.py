@@ -38,6 +38,10 @@ class Kind(StrEnum):
     GOOD = "in order"
 
 
+SERIOUS = (Kind.REFUSED, Kind.WARNING, Kind.REHEARSAL)
+"""Kinds beside which nothing is said to be in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One thing to look at.
@@ -80,6 +84,8 @@ def what_to_look_at(sheet: Sheet) -> Attention:
         *_of_comparisons(sheet["comparisons"]),
         *_of_policy(sheet["findings"], Severity.READ, Kind.READ, lines),
     ]
+    if any(point.kind in SERIOUS for point in points):
+        points = [point for point in points if point.kind is not Kind.GOOD]  # it would calm
     points.sort(key=lambda point: list(Kind).index(point.kind))
     kind, headline = _headline(sheet, points)
     return Attention(kind, headline, tuple(points))
@@ -146,7 +152,11 @@ def _of_rehearsal(rehearsal: Mapping[str, Any] | None) -> Iterator[Point]:
     if rehearsal["outcome"] != "returned":
         serious.append((f"It failed on the mock: {rehearsal['outcome']}", ""))
     if rehearsal["suspicious"]:
-        serious.append(("Single images move the result too much", rehearsal["influence"]))
+        stored = "stand in the returned" in rehearsal["influence"]
+        what = (
+            "Pixels of images stand in what leaves" if stored else "The result rests on few images"
+        )
+        serious.append((what, rehearsal["influence"]))
     if rehearsal["attempts"]:
         tried = ", ".join(f"{what} ({times}×)" for what, times in rehearsal["attempts"])
         serious.append((f"It tried what honest training does not: {tried}", ""))
@@ -160,7 +170,7 @@ def _of_rehearsal(rehearsal: Mapping[str, Any] | None) -> Iterator[Point]:
         yield Point(Kind.READ, "The same run gave two different results", "expect a reason in "
                     "the text", anchor="rehearsal")  # fmt: skip
     if not serious:
-        what = "On the mock it returned what it declared, and tried nothing else"
+        what = "On the mock it returned what it declared, and opened no file, network or process"
         yield Point(Kind.GOOD, what, rehearsal["influence"], anchor="rehearsal")
 
 

@@ -201,7 +201,7 @@ def _add_requests(app: FastAPI, site: OpenSite, syft: SyftSide, door: Door) -> N
             raise DecisionError(f"`{verb}` is not a decision; use {', '.join(Verb)}")
         acting = door.decider(request, said, verb, f"R-{number}")
         reason = checked_reason(said.reason)
-        with door.turn(acting):
+        with door.turn(acting), door.watched(acting, verb, f"R-{number}"):
             if verb == Verb.APPROVE:
                 shown = Shown(said.policy_sha256, said.rehearsal_sha256)
                 approve(site, syft, number, acting, reason, shown)

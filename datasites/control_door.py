@@ -83,6 +83,14 @@ class Door:
         raise DecisionError(reason)
 
     @contextmanager
+    def watched(self, acting: Acting, wanted: str, subject: str) -> Iterator[None]:
+        """An act whose refusal is logged."""
+        try:
+            yield
+        except DecisionError as error:
+            self.refuse(acting, wanted, subject, str(error))
+
+    @contextmanager
     def turn(self, acting: Acting) -> Iterator[None]:
         """The site's turn to decide, if the person still has the role that they came with.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy.orm import Session
 
 from datasites.open_site import OpenSite
 from datasites.records import ApprovalRow, RequestRow
 from datasites.requests import request_terms
 from policies.text_diff import Change, DiffRow, diff_rows, likeness
 
+ALIKE = 0.3
+"""Texts with a smaller part of their lines in common are different jobs."""
 LOOKED_AT = 20
 """So many of the texts approved last are compared; an equal one is found among all."""
 
@@ -49,7 +52,7 @@ def compare_with_earlier(site: OpenSite, row: RequestRow) -> list[Comparison]:
             session.scalars(
                 select(RequestRow)
                 .join(ApprovalRow, ApprovalRow.request == RequestRow.id)
-                .where(RequestRow.id != row.id, ApprovalRow.revoked == "")
+                .where(RequestRow.id != row.id, ApprovalRow.revoked == "", _before(session, row))
                 .order_by(ApprovalRow.id.desc())
             ).unique()
         )
@@ -67,7 +70,15 @@ def _closest(approved: list[RequestRow], row: RequestRow) -> RequestRow | None:
     if equal := next((r for r in approved if r.text_sha256 == row.text_sha256), None):
         return equal
     closest = max(approved[:LOOKED_AT], key=lambda r: likeness(r.text, row.text), default=None)
-    return closest if closest is not None and likeness(closest.text, row.text) > 0 else None
+    if closest is None or likeness(closest.text, row.text) < ALIKE:
+        return None  # another job, which has to be read whole
+    return closest
+
+
+def _before(session: Session, row: RequestRow) -> ColumnElement[bool]:
+    """Approvals that were there when this request was approved itself; all, until it is."""
+    first = session.scalar(select(func.min(ApprovalRow.id)).where(ApprovalRow.request == row.id))
+    return ApprovalRow.id < first if first is not None else true()
 
 
 def _comparison(earlier: RequestRow, row: RequestRow, *, approved: bool) -> Comparison:

@@ -62,10 +62,14 @@ class Influence:
         if not self.moved:
             return f"none of {self.probed} changed images moves the result"
         if self.suspicious:
-            return f"one image makes {self.largest_share:.0%} of all movement of the result"
+            return (
+                f"{self.moved} of {self.probed} changed images move the result, and one of them "
+                f"makes {self.largest_share:.0%} of all movement"
+            )
         words = (
-            f"{self.moved} of {self.probed} changed images move the result, the largest share is "
-            f"{self.largest_share:.2f} (alike: {1 / self.probed:.2f})"
+            f"{self.moved} of {self.probed} changed images move the result, one of them at most "
+            f"{self.largest_share:.0%} of all movement (if all moved it alike: "
+            f"{1 / self.probed:.0%})"
         )
         return words if self.repeatable else f"{words}; the job is random"
 

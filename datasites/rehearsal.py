@@ -194,7 +194,7 @@ class _Rehearsing:
             return {"influence": "no image was changed to see what it moves"}
         rows = np.linspace(0, self._mock.count - 1, wanted).round().astype(int)
         probes: list[Probe] = []
-        broken = ""
+        again, broken = None, ""
         try:
             again = self._run()
             for row in rows:
@@ -203,9 +203,9 @@ class _Rehearsing:
         except RunFailed as failed:
             logger.info("rehearsal request=R-%s ended with %s", self._row.id, failed.kind)
             if failed.kind != "TimeLimit":
-                what = "when an image was changed" if probes else "when it ran again"
+                what = "when an image was changed" if again else "when it ran again"
                 broken = f"the job ended with {failed.kind} {what}"
-        if broken or not probes:
+        if broken or again is None or not probes:
             words = broken or "there was no time to change single images"
             return {"influence": words, "suspicious": bool(broken), "probed": len(probes)}
         try:

@@ -210,7 +210,7 @@ def _decided(
         return
     until = f" until {sheet['expires_at'][:10]}" if sheet["state"] == "approved" else ""
     state = sheet["state"] if sheet["state"] != "partly approved" else sheet["state_in_words"]
-    say(f"R-{number} is {state}{until}. Recorded in the audit log.")
+    say(f"R-{number}: {state}{until}. Recorded in the audit log.")
     if sheet["state"] == "partly approved" or (verb == "approve" and sheet["stopped"]):
         say(f"It needs {sheet['needed']['in_words']}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from datasites.certificate import Certificate, find_certificate
 from datasites.earlier_texts import Comparison, compare_with_earlier
 from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
+from datasites.people import Role, list_people
 from datasites.records import RequestRow
 from datasites.rehearsal import Rehearsal, latest_rehearsal
 from datasites.request_states import UNDECIDED, RequestState
@@ -36,6 +38,7 @@ class Summary:
         stopped: Whether its approval stands under a policy that is no longer in force.
         needed: Who has to agree.
         agreed: Who agreed so far, under the policy in force.
+        rehearsal: What happened on the mock, if it ran there.
     """
 
     row: RequestRow
@@ -46,6 +49,17 @@ class Summary:
     stopped: bool
     needed: ReviewNeeded
     agreed: list[SignedDecision]
+    rehearsal: Rehearsal | None
+
+    @property
+    def verdict(self) -> str:
+        """What rules and rehearsal say, in a few words; `over` for what is not judged any more."""
+        if not self.findings:
+            return "over"
+        words, report = verdict(self.findings), self.rehearsal
+        if report is None or (report.succeeded and not report.suspicious and not report.attempts):
+            return words
+        return f"{words}, odd on the mock"
 
     @property
     def state_in_words(self) -> str:
@@ -72,7 +86,7 @@ class Summary:
             "decided_by": row.decided_by,
             "decided_at": row.decided_at,
             "reason": row.reason,
-            "verdict": verdict(self.findings) if self.findings else "over",
+            "verdict": self.verdict,
             "dataset": {"name": self.terms.dataset, "version": self.terms.version},
             "runs": {
                 "asked": self.terms.runs,
@@ -101,10 +115,11 @@ class ReviewSheet:
         certificate: How the dataset version was de-identified; None when there is no certificate
             that this site signed.
         decisions: Every decision about it, oldest first.
-        rehearsal: What happened on the mock, if it ran there.
         comparisons: The earlier texts that it is shown beside, an approved one first.
         requester: Who asks, and what they ran here.
         earlier: The account's other requests, newest first.
+        earliest: From when on the last agreement may be given; empty where there is no wait.
+        lacking: Who has to agree and has no account here; empty where nobody is lacking.
     """
 
     summary: Summary
@@ -113,10 +128,11 @@ class ReviewSheet:
     card: Card | None
     certificate: Certificate | None
     decisions: list[SignedDecision]
-    rehearsal: Rehearsal | None
     comparisons: list[Comparison]
     requester: dict[str, Any]
     earlier: list[Summary]
+    earliest: str
+    lacking: str
 
     @property
     def number(self) -> str:
@@ -144,12 +160,14 @@ class ReviewSheet:
             "leaving": _leaving(terms),
             "total_bytes": contract.size_bytes * terms.runs if contract else None,
             "arguments": _arguments(terms),
-            "needed": asdict(self.summary.needed) | {"in_words": self.summary.needed.in_words()},
+            "needed": asdict(self.summary.needed)
+            | {
+                "in_words": self.summary.needed.in_words(),
+                "earliest": self.earliest,
+                "lacking": self.lacking,
+            },
             "decisions": [d.model_dump(mode="json") for d in self.decisions],
-            "rehearsal": self.rehearsal.model_dump(mode="json")
-            | {"succeeded": self.rehearsal.succeeded, "sha256": self.rehearsal.sha256}
-            if self.rehearsal
-            else None,
+            "rehearsal": _rehearsal(self.summary.rehearsal),
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "requester": self.requester,
             "earlier": [summary.as_dict() for summary in self.earlier],
@@ -170,9 +188,10 @@ def review(site: OpenSite, number: int) -> ReviewSheet:
         card=_card(site, terms.version),
         certificate=find_certificate(site.site.datasets, terms.version, site.key.public_hex),
         decisions=[decision for decision, _ in read_decisions(site, row.id)],
-        rehearsal=latest_rehearsal(site, row.id),
         comparisons=compare_with_earlier(site, row),
         requester=_requester(site, row.account, theirs),
+        earliest=_earliest(row, summary.needed),
+        lacking=_lacking(site, row, summary.needed),
         earlier=[summarise(site, other, listed=True) for other in theirs[:20]],
     )
 
@@ -192,6 +211,7 @@ def summarise(site: OpenSite, row: RequestRow, *, listed: bool = False) -> Summa
         stopped=is_stopped(site, row),
         needed=ReviewNeeded(0, (), 0) if over else needed_for(site, row),
         agreed=[decision for decision, _ in agreements(site, row)],
+        rehearsal=latest_rehearsal(site, row.id),
     )
 
 
@@ -209,6 +229,30 @@ def _requester(site: OpenSite, account: str, theirs: list[RequestRow]) -> dict[s
         "runs": runs,
         "released": released,
     }
+
+
+def _rehearsal(report: Rehearsal | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    return report.model_dump(mode="json") | {"succeeded": report.succeeded, "sha256": report.sha256}
+
+
+def _earliest(row: RequestRow, needed: ReviewNeeded) -> str:
+    if not needed.waiting_hours:
+        return ""
+    end = dt.datetime.fromisoformat(row.submitted_at) + dt.timedelta(hours=needed.waiting_hours)
+    return end.isoformat(timespec="seconds")
+
+
+def _lacking(site: OpenSite, row: RequestRow, needed: ReviewNeeded) -> str:
+    """What would still be missing if everyone who may decide about a request agreed."""
+    everyone = [
+        (person.email, person.role)
+        for person in list_people(site.records)
+        if Role(person.role).decides and person.email.casefold() != row.account.casefold()
+    ]
+    missing = needed.missing(everyone)
+    return f"nobody here could complete it: {missing}" if missing else ""
 
 
 def _leaving(terms: Terms) -> list[dict[str, Any]]:

@@ -134,7 +134,7 @@ def _print_head(out: Console, sheet: Mapping[str, Any]) -> None:
     states = ", ".join(f"{n} {state}" for state, n in who["states"].items())
     before = f"{who['requests']} other requests here" + (f": {states}" if states else "")
     _field(out, "From", f"{sheet['researcher']}{at}")
-    _field(out, "", f"{before}; {who['runs']} runs, {who['released']} updates left")
+    _field(out, "", f"{before}; {who['runs']} runs, {who['released']} updates released")
     _field(out, "Purpose", f"{sheet['purpose']} (use: {sheet['use']})")
     shown = dataset["training_images"]
     images = f"{shown:,} training images" if shown is not None else "number suppressed"
@@ -154,7 +154,11 @@ def _print_head(out: Console, sheet: Mapping[str, Any]) -> None:
         f"{sheet['expires_at'][:16].replace('T', ' ')}",
     )  # fmt: skip
     agreed = ", ".join(f"{a['person']} ({a['role']})" for a in sheet["agreed"]) or "nobody yet"
-    _field(out, "Needs", f"{sheet['needed']['in_words']}; agreed: {agreed}")
+    needed = sheet["needed"]
+    wait = f"; the last of them from {_when(needed['earliest'])} on" if needed["earliest"] else ""
+    _field(out, "Needs", f"{needed['in_words']}{wait}; agreed: {agreed}")
+    if needed["lacking"]:
+        _field(out, "", needed["lacking"])
 
 
 def _print_attention(out: Console, sheet: Mapping[str, Any]) -> None:

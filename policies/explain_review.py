@@ -25,8 +25,8 @@ def who_decides(policy: Policy) -> Iterator[str]:
     for tier in rule.tiers:
         wait = f", {_hours(tier.waiting_hours)} after submission" if tier.waiting_hours else ""
         yield (
-            f"A request is of the kind `{tier.name}` when {condition_in_words(tier.when)}; "
-            f"it needs {needs_in_words(tier)}{wait}, if that is more."
+            f"If {condition_in_words(tier.when)} (kind `{tier.name}`), it needs at least "
+            f"{needs_in_words(tier)}{wait}."
         )
     trial = rule.rehearsal
     images = counted(trial.images, "image")
@@ -49,8 +49,8 @@ def needs_in_words(requirement: Requirement) -> str:
         among = f", {listed(words)}" if words else " of any role that decides"
     else:
         among = f", among them {listed(words)}" if words else " of any role that decides"
-    four_eyes = ", and in any case a data owner and another person" if requirement.four_eyes else ""
-    return f"{people}{among}{four_eyes}"
+    always = "; always two, a data owner and a second person" if requirement.four_eyes else ""
+    return f"{people}{among}{always}"
 
 
 def _role(role: str, number: int) -> str:

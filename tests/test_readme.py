@@ -83,7 +83,7 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
         assert "train a pneumonia classifier" in said
         assert "exactly what was declared: 8 arrays" in said  # the rehearsal
         assert "113100, 113103, 113105; " in said  # the certificate, on the review sheet
-        assert "R-1 is approved until" in said
+        assert "R-1: approved until" in said
         printed, problems = study.communicate(timeout=120)
         assert study.returncode == 0, problems
         assert "R-1/3/1" in printed
@@ -99,7 +99,7 @@ def test_the_three_paths_of_the_readme(tmp_path: Path) -> None:
         assert (tmp_path / "evidence-R-1" / "evidence.html").exists()
         said = newcomer.types("owner-6")
         assert "university-hospital v2 is in force" in said
-        assert "R-1 is approved until" in said
+        assert "R-1: approved until" in said
         said = newcomer.types("owner-4", INV12345678=a_patient(tmp_path / "archive"))
         assert "Nothing runs on version" in said
         assert "rita@uni.example" in said

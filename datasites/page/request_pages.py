@@ -210,5 +210,5 @@ def _done(done: str, found: Mapping[str, Any], who: Visitor) -> str:
     if done == "rehearsed" and found["rehearsal"]:
         return f"{number} was rehearsed on the mock."
     if decisions and (decisions[-1]["verb"], decisions[-1]["person"]) == (done, who.email):
-        return f"{number} is {found['state_in_words']}. Your decision is signed and in the log."
+        return f"{number}: {found['state_in_words']}. Your decision is signed and in the log."
     return ""

@@ -59,7 +59,7 @@ def test_a_point_shows_its_line_and_leads_to_it() -> None:
     ("changes", "what"),
     [
         ({"outcome": "MemoryError"}, "It failed on the mock: MemoryError"),
-        ({"suspicious": True}, "Single images move the result too much"),
+        ({"suspicious": True}, "The result rests on few images"),
         ({"attempts": [["open", 3], ["fork", 1]]},
          "It tried what honest training does not: open (3×), fork (1×)"),
         ({"refused": [REFUSED]}, "What it returned would stay here: 20 runs asked for"),

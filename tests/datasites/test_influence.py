@@ -72,7 +72,10 @@ def test_a_result_that_rests_on_one_image_is_suspicious() -> None:
     found = probe(one_of_them)
     assert (found.moved, found.largest_share) == (1, 1.0)
     assert found.suspicious
-    assert found.in_words() == "one image makes 100% of all movement of the result"
+    assert (
+        found.in_words()
+        == "1 of 8 changed images move the result, and one of them makes 100% of all movement"
+    )
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def approved(site: OpenSite, *, days: int = 30, revoked: str = "", **terms: Any)
     document = Approval(
         site="st-marys", request=row.id, researcher=RITA,
         text_sha256=row.text_sha256, terms=request_terms(row), policy_sha256=site.policy.sha256,
-        policy_adoption=site.adoption, consents=(), approved_at=NOW, expires_at=NOW + dt.timedelta(days=days),
+        policy_adoption=site.adoption, consents=(), approved_at=NOW,
+        expires_at=NOW + dt.timedelta(days=days),
     ).model_dump_json()  # fmt: skip
     with site.records.write() as session:
         session.add(ApprovalRow(request=row.id, document=document, signature="", revoked=revoked))

@@ -114,9 +114,8 @@ def test_examples_are_explained_in_whole_sentences(name: str) -> None:
             "The last of them agrees 24 hours after submission or later."),
         ("review", {"tiers": [{"name": "odd", "when": {"warnings_above": 0, "runs_above": 5},
             "approvers": 2, "waiting_hours": 72}]},
-            "A request is of the kind `odd` when it asks for more than 5 runs or its text has a "
-            "warning; it needs 2 people, among them a data owner, 3 days after submission, if "
-            "that is more."),
+            "If it asks for more than 5 runs or its text has a warning (kind `odd`), it needs at "
+            "least 2 people, among them a data owner, 3 days after submission."),
         ("publishing.options", ["113100", "113199"],
             "Its certificate lists the de-identification methods 113100 (basic profile) and "
             "113199."),
