@@ -85,7 +85,7 @@ def describe_request(site: OpenSite, row: RequestRow) -> str:
 
 
 def _request(site: OpenSite, row: RequestRow) -> dict[str, Any]:
-    summary = summarise(site, row)
+    summary = summarise(site, row, listed=True)
     comments = [
         {"line": comment.line, "text": comment.text, "at": decision.at.isoformat()}
         for decision, _ in read_decisions(site, row.id)
