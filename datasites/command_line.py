@@ -37,13 +37,13 @@ def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*arguments, **options)
         except SiteError as error:
-            err.print(str(error), style="red", markup=False)
+            err.print(str(error), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except StandardisationError as error:
-            err.print(str(error), style="red", markup=False)
+            err.print(str(error), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except UnreadableSourceError as error:
-            err.print(str(error), style="red", markup=False)
+            err.print(str(error), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1) from error
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -162,10 +163,16 @@ class TrialSite:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nothing listens on.
+
+    It lies below the ports that Linux gives to outgoing connections, so that a site that is killed
+    and started again finds it free.
+    """
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("no TCP port from 15000 to 31999 is free on this machine")
 
 
 def roster(sites: list[TrialSite]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_from_remarks_to_a_second_agreement_and_a_run(careful: Hospital) -> None
     events = [e for e in read_events(careful.trial.site.audit) if e["subject"] == f"R-{new}"]
     assert [(e["event"], e["role"]) for e in events] == [
         ("request submitted", "researcher"),
-        ("request rehearsed", "owner"),
+        ("request rehearsed", "site"),
         ("request consented", "owner"),
         ("request approved", "second approver"),
     ]

@@ -278,8 +278,8 @@ def test_changed_policy_stops_standing_approvals_until_they_are_confirmed(lonely
     sheet = hospital.decide(study, "approve", "still all right")
     assert (sheet["state"], sheet["stopped"], sheet["runs"]["used"]) == ("approved", False, 1)
     assert hospital.run(study, round_number=2).examples == 120
-    assert events_of(hospital, study)[-4:] == [
-        "run refused", "approval confirmed", "run started", "update released",
+    assert events_of(hospital, study)[-5:] == [
+        "run refused", "request rehearsed", "approval confirmed", "run started", "update released",
     ]  # fmt: skip
     hospital.trial.adopt_policy(text, "back again")
 

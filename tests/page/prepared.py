@@ -155,7 +155,7 @@ PREPARED = (
     Prepared("honest evaluation", HONEST_EVALUATION, "Nothing found speaks against it",
              ("returned what it declared",), ("rehearsal",), EVALUATION),
     Prepared("copies an image", COPIES_AN_IMAGE, "before you approve",
-             ("images", 'weights["hidden"]', "Single images move the result"),
+             ("images", 'weights["hidden"]', "Pixels of images stand in what leaves"),
              (line_of(COPIES_AN_IMAGE, "images[0]"), "rehearsal"), TRAINING),
     Prepared("hides characters", HIDES_CHARACTERS, "The policy refuses it",
              ("Characters that turn the order of the text", "U+202E"),

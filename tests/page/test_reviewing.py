@@ -209,7 +209,7 @@ def test_audit_log_is_filtered_verified_and_linked(reviewed, tab) -> None:
 
 def test_policy_people_and_datasets_are_told_in_words(reviewed, tab) -> None:
     tab.goto("/policy")
-    assert "A request is of the kind `large` when it asks for more than 20 runs" in tab.content()
+    assert "If it asks for more than 20 runs (kind `large`), it needs at least" in tab.content()
     assert "name: test" in tab.locator("details pre").text_content()
     tab.goto("/people")
     assert {OWNER, SECOND, COMPLIANCE} <= set(
