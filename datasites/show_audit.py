@@ -32,25 +32,31 @@ def print_verification(out: Console, found: Verification) -> None:
     """What a check of a log found, in a sentence or two."""
     if not found.intact:
         before = f" {_lines(found)} before it verify." if found.lines else ""
-        out.print(f"DAMAGED: line {found.bad_line} {found.problem}.{before}", style="red")
+        out.print(
+            f"DAMAGED: line {found.bad_line} {found.problem}.{before}", style="red", soft_wrap=True
+        )
         return
     out.print(
         f"Intact: {_lines(found)}, chain unbroken, {found.checkpoints} signed checkpoints; "
-        f"{found.unsigned_lines} lines since the last are chained and not yet signed."
+        f"{found.unsigned_lines} lines since the last are chained and not yet signed.",
+        soft_wrap=True,
     )
     if found.first_line > 1:
         out.print(
-            f"Checked from line {found.first_line:,} on; what went before it is in older files."
+            f"Checked from line {found.first_line:,} on; what went before it is in older files.",
+            soft_wrap=True,
         )
     elif found.covered_lines:
         out.print(
             f"It agrees with a checkpoint kept outside of it, which covers {found.covered_lines:,} "
-            "lines."
+            "lines.",
+            soft_wrap=True,
         )
     else:
         out.print(
             "No checkpoint outside of the log was given, so that it was not cut at its end cannot "
-            "be said; see --checkpoint and --countersignature."
+            "be said; see --checkpoint and --countersignature.",
+            soft_wrap=True,
         )
 
 

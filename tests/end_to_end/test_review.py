@@ -73,6 +73,7 @@ def test_from_remarks_to_a_second_agreement_and_a_run(careful: Hospital) -> None
         ("request submitted", "researcher"),
         ("request rehearsed", "site"),
         ("request consented", "owner"),
+        ("act refused", "owner"),
         ("request approved", "second approver"),
     ]
 

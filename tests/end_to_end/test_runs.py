@@ -310,7 +310,7 @@ def test_site_does_not_start_on_an_invalid_policy_or_a_damaged_log(lonely_hospit
             "privacy",
         ),
         (trial.site.path / "policy.yaml", lambda _: "", "is empty"),
-        (trial.site.audit, lambda t: t.replace("site started", "site Started", 1), "line 4"),
+        (trial.site.audit, lambda t: t.replace("site started", "site Started", 1), "line 5"),
     ):
         text = file.read_text()
         file.write_text(damage(text))

@@ -329,7 +329,7 @@ def push(
 
 
 def receiver(**options: Any) -> Receiver:
-    plain: dict[str, Any] = {"port": 0, "callers": ["MODALITY"], "quiet_s": 0.4, "idle_s": 1.0}
+    plain: dict[str, Any] = {"port": 0, "callers": ["MODALITY"], "quiet_s": 1.2, "idle_s": 2.5}
     return Receiver(**{**plain, **options})
 
 
