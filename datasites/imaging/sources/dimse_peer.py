@@ -15,6 +15,7 @@ from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.sources.pacs import INSTANCE_BYTES
@@ -94,7 +95,16 @@ class Peer:
             self._meter.handled(event, len(content))
             return store(content) if store else NOT_AUTHORISED
 
+        # A peer may close the connection right after its refusal; pynetdicom then calls the
+        # association aborted, whatever the refusal said.
+        refusals: list[Any] = []
+
+        def keep(event: Any) -> None:
+            if isinstance(event.pdu, A_ASSOCIATE_RJ):
+                refusals.append(event.pdu.to_primitive())
+
         handlers = [
+            (evt.EVT_PDU_RECV, keep),
             (evt.EVT_CONN_OPEN, lambda _: connected.set()),
             *((when, be_prompt) for when in OF_THE_TRANSPORT),
             *self._meter.handlers(),
@@ -118,8 +128,8 @@ class Peer:
             self._open.add(association)
             self._is_reachable = True
             return association
-        if association.is_rejected:
-            self._explain_rejection(association)
+        if refusals:
+            self._explain_rejection(refusals[0])
         if not connected.is_set():
             raise UnavailableError(NOBODY)
         raise UnavailableError(
@@ -165,8 +175,7 @@ class Peer:
         except (OSError, UnicodeError):
             raise UnavailableError(NOBODY) from None
 
-    def _explain_rejection(self, association: Association) -> None:
-        answer: Any = association.acceptor.primitive
+    def _explain_rejection(self, answer: Any) -> None:
         reason = (answer.result_source, answer.diagnostic)
         if reason == _CALLING_UNKNOWN:
             raise UnreadableSourceError(
