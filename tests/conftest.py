@@ -31,3 +31,12 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
 def rita(hospital: Hospital) -> Federation:
     """Logged in at the shared hospital as an honest researcher."""
     return hospital.connect("rita@uni.example")
+
+
+LONGEST = ("test_demonstration.py", "test_readme.py", "test_canaries.py", "test_pacs_publishing.py")
+"""Files that take minutes; they come first, so that no process waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
