@@ -6,6 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from datetime import date, datetime
 from pathlib import Path
 
@@ -559,16 +560,17 @@ def test_mutated_files_never_raise(content: st.DataObject) -> None:
 MUTATED_ORIGINAL = snapshot(full_header())
 
 
-def test_a_header_of_a_hundred_elements_takes_two_milliseconds() -> None:
+def test_a_header_takes_no_longer_than_a_few_copies_of_it() -> None:
     dataset = full_header()
     for tag in [tag for tag in list(dataset.keys()) if tag.is_private]:
         del dataset[tag]
     for number, keyword in enumerate(("ImageComments", "StudyID", "AccessionNumber")):
         setattr(dataset, keyword, f"text {number}")
     BASIC(dataset)
-    times = []
+    times: dict[str, list[float]] = {"ours": [], "copy": []}
     for _ in range(50):
-        start = time.perf_counter()
-        BASIC(dataset)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.002
+        for name, work in (("ours", BASIC), ("copy", deepcopy)):
+            start = time.perf_counter()
+            work(dataset)
+            times[name].append(time.perf_counter() - start)
+    assert min(times["ours"]) < 4 * min(times["copy"])
