@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -50,9 +51,9 @@ class Expressions(Calls):
             self.risk = join(self.risk, value.own)
         return value
 
+    @abstractmethod
     def assign(self, target: ast.expr, value: Value) -> None:
-        """Gives a value to a name, or puts it into an object; statements do it."""
-        raise NotImplementedError
+        """Gives a value to a name, or puts it into an object; `Assignments` does it."""
 
     def attribute(self, value: Value, name: str, line: int) -> Value:
         """What an attribute of a value may be."""
