@@ -17,6 +17,8 @@ from datasites.audit_log import verify_log
 from datasites.imaging.phantoms import draw_chest_phantoms
 from policies.arrays import arrays_sha256
 
+pytestmark = pytest.mark.timeout(900)  # two whole demonstrations come before the first test
+
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = [sys.executable, str(ROOT / "scripts" / "demonstration.py")]
 
@@ -42,9 +44,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         done = subprocess.run(
             [
                 *(*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3"),
-                *("--images", "600", "--out", str(folder)),
+                *("--images", "400", "--out", str(folder)),
             ],
-            capture_output=True, text=True, timeout=240,
+            capture_output=True, text=True, timeout=400,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert "DENIED  runs.maximum: 13 runs asked for, at most 5 allowed" in done.stdout
