@@ -23,6 +23,7 @@ class Event(StrEnum):
     SITE_CREATED = "site created"
     SITE_STARTED = "site started"
     SITE_STOPPED = "site stopped"
+    SITE_RECOVERED = "site recovered"
     LOG_RECOVERED = "log recovered"
     LOG_ROTATED = "log rotated"
     LOG_COUNTERSIGNED = "log countersigned"

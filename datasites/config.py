@@ -52,6 +52,9 @@ class SiteConfig(Strict):
     """Threads that one run computes with."""
     max_body_mb: float = Field(default=64, gt=0, le=2000)
     """Largest call that is read, in megabytes."""
+    answer_within_s: float = Field(default=15, gt=0, le=300)
+    """Seconds after which a call for a run is answered, if only to say that the run is under way.
+    Less than what proxies on the way allow an idle connection; a minute is usual."""
     database: str | None = None
     """SQLAlchemy URL of the site's own records; without it, SQLite in the state directory."""
     minimum_password: int = Field(default=12, ge=8, le=128)

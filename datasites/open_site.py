@@ -14,11 +14,12 @@ from datasites.adopted_policy import policy_in_force
 from datasites.audit_log import AuditLog, Event, read_events
 from datasites.catalogue import is_intact
 from datasites.config import Site
-from datasites.errors import DatasetError
+from datasites.errors import DatasetError, SandboxError
 from datasites.keys import load_site_key
 from datasites.ledger import Ledger
 from datasites.lineage import retired_because
 from datasites.records import Records, RequestRow
+from datasites.runs_under_way import RunsUnderWay
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
 from policies.contract import Terms
@@ -64,13 +65,18 @@ class OpenSite:
         self.policy, self.adoption = policy_in_force(site, self.records)
         self.audit = AuditLog(site.audit, self.key, site.config.name)
         self.ledger = Ledger(self.records, site.state / "results")
+        self.under_way = RunsUnderWay()
         self.deciding = threading.RLock()
         self.rehearsing = threading.Lock()
         self.ended: dict[int, Event] = {}
         """Requests that were denied, revoked or withdrawn, as the log says; the database cannot
         undo it."""
         self._last_request = 0
+        self.unsettled: dict[str, list[Event]] = {str(r): [] for r in self.ledger.unsettled()}
+        """Runs that had not ended when the site was last stopped, and their events."""
         for line in read_events(site.audit):
+            if line["run"] in self.unsettled:
+                self.unsettled[line["run"]].append(Event(line["event"]))
             if (number := _request_number(line["subject"])) is not None:
                 self._last_request = max(self._last_request, number)
                 if line["event"] in ENDS:
@@ -87,10 +93,13 @@ class OpenSite:
 
         Raises:
             DatasetError: The version was withdrawn, or its files are no longer what they were.
+            SandboxError: The site is stopping.
         """
         if (reason := retired_because(self.site.lineages, version)) is not None:
             raise DatasetError(f"dataset version {version[:12]} was withdrawn: {reason}")
         with self._cages_turn:
+            if self.under_way.is_stopping:
+                raise SandboxError("the site is stopping")
             if version not in self._cages:
                 if not is_intact(self.site.datasets, version):
                     raise DatasetError(
@@ -123,7 +132,7 @@ class OpenSite:
             self.findings.clear()
 
     def run_lock(self, request: int) -> threading.Lock:
-        """Runs of one request take turns: they are counted one after the other."""
+        """Calls for runs of one request take turns: they are counted one after the other."""
         with self._cages_turn:
             return self._running[request]
 
@@ -135,10 +144,12 @@ class OpenSite:
         return f"bubblewrap from {self.bwrap.origin}, sha256 {self.bwrap.sha256}"
 
     def close(self) -> None:
-        """End the cages and close the records."""
+        """End the cages and what runs in them, and close the records."""
+        self.under_way.stop()
         with self._cages_turn:
             for cage in (*self._cages.values(), *self._mock_cages.values()):
                 cage.close()
+        self.under_way.close()
         self.records.close()
         self.audit.close()
 

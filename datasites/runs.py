@@ -3,10 +3,11 @@
 approval   signature, not revoked, not expired, same text, same dataset version, same policy
 arguments  config and weights as the approved terms say
 ledger     the run is charged, or was answered before
-audit      "run started", on the disk before anything runs
-sandbox    text + memory-mapped data + weights -> result
-rules      contract and policy on the result
-audit      "update released" with its hash, then the update leaves
+run        in the queue of its dataset version: `datasites.carrying_out`
+
+The call waits for the run for `answer_within_s` and says that it is under way when it takes longer;
+the researcher then asks for its outcome with the same id. Every way of asking passes the same
+checks, and gives the same update once the run has ended.
 """
 
 from __future__ import annotations
@@ -14,178 +15,197 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import logging
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from datasites.approvals import Approval, check_approval
 from datasites.audit_log import Event
+from datasites.carrying_out import AlreadyLogged, Order, carry_out
 from datasites.catalogue import handle
-from datasites.errors import DatasetError, RunRefused, SandboxError
-from datasites.ledger import Outcome, RunId, RunState
+from datasites.errors import RunRefused
+from datasites.ledger import Outcome, RunId, RunState, check_same
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import RequestRow
 from datasites.request_states import RequestState
-from datasites.sandbox.cage import RunFailed, RunText
+from datasites.runs_under_way import UnderWay
 from datasites.standing import latest_approval
 from policies.argument_rules import check_arguments
-from policies.arrays import Arrays, MalformedArraysError, pack, unpack
+from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
 from policies.document import Policy
-from policies.findings import Finding, finding_from_dict, refuse
-from policies.update_rules import Update, check_update, check_weights
+from policies.findings import finding_from_dict, refuse
+from policies.update_rules import check_weights
 
 MAXIMUM_ROUND = 1_000_000
 MAXIMUM_ATTEMPT = 1000
 
-logger = logging.getLogger(__name__)
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which run somebody asks for.
 
-def run_job(
-    site: OpenSite,
-    *,
-    account: str,
-    syft_code: str,
-    approved_in_syft: bool,
-    private_handle: dict[str, str],
-    round_number: int,
-    attempt: int,
-    weights: bytes,
-    config_json: str,
-) -> dict[str, Any]:
-    """Run approved code once and give what may leave.
-
-    Args:
-        site: The site.
+    Attributes:
         account: Who calls.
         syft_code: Id of the code in syft, as the call names it.
         approved_in_syft: Whether syft, too, holds this account's code for approved.
         private_handle: What syft holds as the private side of the bound asset.
-        round_number: The researcher's round.
+        round: The researcher's round.
         attempt: 1 for the first try of a round.
+    """
+
+    account: str
+    syft_code: str
+    approved_in_syft: bool
+    private_handle: dict[str, str]
+    round: int
+    attempt: int
+
+
+def run_job(site: OpenSite, asked: Asked, weights: bytes, config_json: str) -> dict[str, Any]:
+    """Run approved code once and give what may leave, or say that it is under way.
+
+    Args:
+        site: The site.
+        asked: Which run.
         weights: Named arrays (safetensors).
         config_json: The job's arguments as a JSON object.
 
     Returns:
         `arrays` (safetensors; names start with `weights/` or `counts/`) and `receipt` (JSON: run,
-        metrics, examples, sha256, seconds, repeated).
+        state, metrics, examples, sha256, seconds, repeated). Of a run that is under way: no arrays,
+        and a receipt with run, state and seconds.
 
     Raises:
         RunRefused: With every reason; nothing of the data is in them.
     """
-    try:
-        row = _own_request(site, account, syft_code)
-        run = _run_id(row.id, round_number, attempt)
-    except RunRefused as refused:
-        _log_refusal(site, account, "run", refused)
-        raise
-    with site.run_lock(row.id):
-        try:
-            _check_state(row, approved_in_syft and row.id not in site.ended)
-            return _run(site, row, run, private_handle, weights, config_json)
-        except RunRefused as refused:
-            _log_refusal(site, account, str(run), refused)
-            raise
+    row, run = _identified(site, asked)
+    with site.run_lock(row.id), _Logging(site, asked.account, run):
+        order = _order(site, row, run, asked)
+        found = _begin(site, order, weights, config_json)
+    if isinstance(found, Outcome):
+        return _answer(site, asked.account, run, found)
+    return _wait(site, asked.account, found)
 
 
-class _Settled(RunRefused):
-    """A refusal whose event is in the log already."""
+def ask_again(site: OpenSite, asked: Asked) -> dict[str, Any]:
+    """What came of a run that was under way, in the form of `run_job`.
+
+    The state in the receipt is `unknown` when the site has no outcome and the run is not under way:
+    it was interrupted, and starts again when it is asked for with its weights.
+
+    Raises:
+        RunRefused: As by `run_job`.
+    """
+    row, run = _identified(site, asked)
+    with site.run_lock(row.id), _Logging(site, asked.account, run):
+        _order(site, row, run, asked)
+        under_way = site.under_way.of(row.id)
+        if under_way is None or under_way.run != run:
+            outcome = site.ledger.find(run)
+            if outcome is None:
+                return _told(run, "unknown")
+            return _answer(site, asked.account, run, outcome)
+    return _wait(site, asked.account, under_way)
 
 
-def _run(
-    site: OpenSite,
-    row: RequestRow,
-    run: RunId,
-    private_handle: dict[str, str],
-    weights: bytes,
-    config_json: str,
-) -> dict[str, Any]:
+class _Logging:
+    """Logs the refusals that leave a block, once each."""
+
+    def __init__(self, site: OpenSite, account: str, run: RunId | str) -> None:
+        self._site, self._account, self._subject = site, account, str(run)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RunRefused) and not isinstance(error, AlreadyLogged):
+            rules = sorted({f.rule for f in error.findings})
+            self._site.audit.append(Event.RUN_REFUSED, self._account, self._subject, rules=rules)
+
+
+def _identified(site: OpenSite, asked: Asked) -> tuple[RequestRow, RunId]:
+    with _Logging(site, asked.account, "run"):
+        row = _own_request(site, asked.account, asked.syft_code)
+        return row, _run_id(row.id, asked.round, asked.attempt)
+
+
+def _order(site: OpenSite, row: RequestRow, run: RunId, asked: Asked) -> Order:
+    """What may be run now, under the approval in force."""
+    _check_state(row, asked.approved_in_syft and row.id not in site.ended)
     policy, adoption = site.policy, site.adoption
     number, approval = _approval_in_force(site, row, policy, adoption)
     terms = approval.terms
-    contract = terms.contract or Contract()
-    if private_handle != handle(terms.dataset, terms.version):
-        raise RunRefused(
-            [
-                refuse(
-                    "approval.dataset",
-                    "the code is bound to another dataset version",
-                    f"{terms.dataset} version {terms.version[:12]}",
-                    "submit a new request",
-                )
-            ]
+    if asked.private_handle != handle(terms.dataset, terms.version):
+        raise _refused("approval.dataset", "the code is bound to another dataset version",
+                       f"{terms.dataset} version {terms.version[:12]}",
+                       "submit a new request")  # fmt: skip
+    if retired_because(site.site.lineages, terms.version) is not None:
+        raise _refused(
+            "dataset.withdrawn",
+            f"{terms.dataset} version {terms.version[:12]} was withdrawn by the hospital",
+            "a version that is published",
+            "submit a new request for the version that came after it",
         )
-    config = _parse_config(config_json)
-    sent = _parse_weights(weights)
+    return Order(
+        run=run, account=row.account, text=row.text, text_sha256=row.text_sha256,
+        approval=number, terms=terms, policy=policy, adoption=adoption,
+    )  # fmt: skip
+
+
+def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> UnderWay | Outcome:
+    """Charge a run and let it begin, or find it under way or ended."""
+    run, terms = order.run, order.terms
+    config, sent = _parse_config(config_json), _parse_weights(weights)
+    contract = terms.contract or Contract()
     if findings := check_arguments(config, terms) + check_weights(sent, contract):
         raise RunRefused(findings)
-    if retired_because(site.site.lineages, terms.version) is not None:
-        raise RunRefused(
-            [
-                refuse(
-                    "dataset.withdrawn",
-                    f"{terms.dataset} version {terms.version[:12]} was withdrawn by the hospital",
-                    "a version that is published",
-                    "submit a new request for the version that came after it",
-                )
-            ]
-        )
-    try:
-        cage = site.cage(terms.version)
-    except DatasetError as error:
-        logger.error("run=%s dataset=%s damaged", run, terms.version)
-        raise _site_trouble(run) from error
-
     arguments = hashlib.sha256(weights + b"\0" + config_json.encode()).hexdigest()
-    per_day = policy.runs.per_day
-    if (earlier := site.ledger.reserve(run, number, terms.runs, per_day, arguments)) is not None:
-        return _repeat(site, row.account, run, earlier)
-    site.audit.append(
-        Event.RUN_STARTED,
-        row.account,
-        str(run),
-        text_sha256=row.text_sha256,
-        version=terms.version,
-        arguments_sha256=arguments,
-        sandbox="bubblewrap" if site.bwrap else "process",
+    under_way = site.under_way.of(run.request)
+    if under_way is not None and under_way.run != run:
+        raise _refused("run.busy", f"run {under_way.run} is under way",
+                       "one run of a request at a time",
+                       "ask again when it has ended")  # fmt: skip
+    if under_way is not None:
+        check_same(run, under_way.arguments, arguments)
+        return under_way
+    earlier = site.ledger.reserve(
+        run, order.approval, terms.runs, order.policy.runs.per_day, arguments
     )
-    text = RunText(row.text, terms.entry, config, weights)
-    try:
-        result = cage.run(text, contract, policy.sandbox)
-        findings = check_update(result.update, sent, contract, policy)
-    except RunFailed as failed:
-        raise _failed(site, row.account, run, failed) from failed
-    except SandboxError as error:
-        logger.error("run=%s sandbox=%s", run, error)
-        raise _site_trouble(run) from error
-    except Exception as error:  # a defect of ours must not leave a run without an end
-        logger.exception("run=%s broke the site's rules", run)
-        raise _failed(site, row.account, run, RunFailed("NotAnUpdate")) from error
-    if result.log:
-        logger.info("run=%s said=%r", run, result.log)
-    if result.undeclared:
-        findings.append(
-            refuse(
-                "update.keys",
-                "keys returned beside the contract's",
-                "weights, counts, metrics, examples",
-                "return nothing else",
-            )
+    if earlier is not None:
+        return earlier
+
+    def work() -> Outcome:
+        return carry_out(site, order, weights, sent, config, arguments)
+
+    return site.under_way.begin(run, arguments, terms.version, work)
+
+
+def _wait(site: OpenSite, account: str, under_way: UnderWay) -> dict[str, Any]:
+    outcome = site.under_way.wait_for(under_way, site.config.answer_within_s)
+    if outcome is None:
+        return _told(under_way.run, "running", under_way.seconds)
+    return _answer(site, account, under_way.run, outcome)
+
+
+def _told(run: RunId, state: str, seconds: float = 0) -> dict[str, Any]:
+    receipt = {"run": str(run), "state": state, "seconds": round(seconds, 3)}
+    return {"arrays": b"", "receipt": json.dumps(receipt)}
+
+
+def _answer(site: OpenSite, account: str, run: RunId, outcome: Outcome) -> dict[str, Any]:
+    """The answer to somebody who asked for a run that has ended."""
+    first = site.under_way.take(run)
+    if outcome.state is not RunState.RELEASED:
+        raise AlreadyLogged([finding_from_dict(f) for f in outcome.answer["findings"]])
+    if not first:
+        site.audit.append(
+            Event.UPDATE_REPEATED, account, str(run), update_sha256=outcome.answer["sha256"]
         )
-    if site.adoption != adoption or row.id in site.ended:
-        findings.append(
-            refuse(
-                "approval.state",
-                "the approval ended, or the hospital's policy changed, while the run was under way",
-                "runs that end under the approval that they began under",
-                "look at the state of the request, and ask the hospital",
-            )
-        )
-    if findings:
-        raise _refused_update(site, row.account, run, findings)
-    return _release(site, row.account, run, result.update, result.seconds)
+    receipt = {**outcome.answer, "state": outcome.state.value, "repeated": not first}
+    return {"arrays": outcome.payload, "receipt": json.dumps(receipt)}
 
 
 def _own_request(site: OpenSite, account: str, syft_code: str) -> RequestRow:
@@ -260,82 +280,6 @@ def _parse_weights(weights: bytes) -> Arrays:
     except MalformedArraysError as error:
         raise _refused("weights.form", str(error), "named arrays (safetensors)",
                        "send them with federation.run_rounds")  from error  # fmt: skip
-
-
-def _repeat(site: OpenSite, account: str, run: RunId, earlier: Outcome) -> dict[str, Any]:
-    if earlier.state is not RunState.RELEASED:
-        raise RunRefused([finding_from_dict(f) for f in earlier.answer["findings"]])
-    site.audit.append(
-        Event.UPDATE_REPEATED, account, str(run), update_sha256=earlier.answer["sha256"]
-    )
-    return {
-        "arrays": earlier.payload,
-        "receipt": json.dumps({**earlier.answer, "repeated": True}),
-    }
-
-
-def _failed(site: OpenSite, account: str, run: RunId, failed: RunFailed) -> RunRefused:
-    logger.warning("run=%s failed=%s said=%r", run, failed.kind, failed.log)
-    finding = refuse(
-        "run.failed",
-        f"run {run} ended with {failed.kind}",
-        "runs that return what the contract declares",
-        "try the job on the mock; the hospital's log has more under this run id",
-    )
-    site.audit.append(Event.RUN_FAILED, account, str(run), kind=failed.kind)
-    site.ledger.settle(run, Outcome(RunState.FAILED, {"findings": [finding.as_dict()]}))
-    return _Settled([finding])
-
-
-def _refused_update(
-    site: OpenSite, account: str, run: RunId, findings: list[Finding]
-) -> RunRefused:
-    site.audit.append(
-        Event.UPDATE_REFUSED, account, str(run), rules=sorted({f.rule for f in findings})
-    )
-    answer = {"findings": [f.as_dict() for f in findings]}
-    site.ledger.settle(run, Outcome(RunState.REFUSED, answer))
-    return _Settled(findings)
-
-
-def _release(
-    site: OpenSite, account: str, run: RunId, update: Update, seconds: float
-) -> dict[str, Any]:
-    payload = pack(
-        {f"weights/{name}": array for name, array in update.weights.items()}
-        | {f"counts/{name}": array for name, array in update.counts.items()}
-    )
-    answer = {
-        "run": str(run),
-        "metrics": update.metrics,
-        "examples": update.examples,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "seconds": seconds,
-        "repeated": False,
-    }
-    site.audit.append(
-        Event.UPDATE_RELEASED,
-        account,
-        str(run),
-        update_sha256=answer["sha256"],
-        bytes=len(payload),
-        arrays=len(update.weights) + len(update.counts),
-        metrics=sorted(update.metrics),
-        examples=update.examples,
-    )
-    site.ledger.settle(run, Outcome(RunState.RELEASED, answer, payload))
-    return {"arrays": payload, "receipt": json.dumps(answer)}
-
-
-def _log_refusal(site: OpenSite, account: str, subject: str, refused: RunRefused) -> None:
-    if not isinstance(refused, _Settled):
-        rules = sorted({f.rule for f in refused.findings})
-        site.audit.append(Event.RUN_REFUSED, account, subject, rules=rules)
-
-
-def _site_trouble(run: RunId) -> RunRefused:
-    return _refused("site.trouble", f"the site could not carry out run {run}", "a working site",
-                    "tell the hospital the run id; the same id can be tried again")  # fmt: skip
 
 
 def _refused(rule: str, seen: str, allowed: str, do: str) -> RunRefused:

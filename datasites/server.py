@@ -67,7 +67,8 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     from datasites.control import short_path
     from datasites.control_app import control_app
     from datasites.publishing import publish_all
-    from datasites.standing import expire_due, settle_ended
+    from datasites.recovery import recover
+    from datasites.standing import expire_due
 
     site = opened.site
     datasite = _start_datasite(site)
@@ -85,10 +86,7 @@ def _serve(opened: OpenSite, port: socket.socket) -> None:
     opened.audit.append(
         Event.POLICY_IN_FORCE, "site", opened.policy.title, policy_sha256=opened.policy.sha256
     )
-    for run in opened.ledger.interrupt_reserved():
-        opened.audit.append(Event.RUN_INTERRUPTED, "site", str(run))
-    for number in settle_ended(opened):
-        logger.warning("request=R-%s ended in the log before its record said so", number)
+    recover(opened)
     gate.mirror_all_decisions()
     expire_due(opened, gate, dt.datetime.now(dt.UTC))
     _every(SWEEP_S, lambda: expire_due(opened, gate, dt.datetime.now(dt.UTC)))
@@ -158,6 +156,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         _end_at_the_latest()
+        self._opened.under_way.stop()  # who waits for a run is told to ask again
         super().handle_exit(sig, frame)
 
     def __init__(self, app: FastAPI, opened: OpenSite) -> None:
@@ -181,6 +180,7 @@ class _Server(uvicorn.Server):
             h11_max_incomplete_event_size=65_536,
         )
         super().__init__(config)
+        self._opened = opened
 
 
 def _start_datasite(site: Site) -> Any:

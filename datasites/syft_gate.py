@@ -70,7 +70,7 @@ from datasites.records import Nonce, PublishedDataset
 from datasites.refusal_log import RefusalLog
 from datasites.request_states import RequestState
 from datasites.requests import find_requests, submit_request, withdraw_request
-from datasites.runs import run_job
+from datasites.runs import Asked, ask_again, run_job
 from policies.contract import Terms
 from policies.envelope import MAXIMUM_SKEW_S, Call, Envelope, open_envelope, read_call
 from policies.findings import encode_refusal, refuse
@@ -85,6 +85,7 @@ CALLS: dict[str, dict[str, type]] = {
     "sitegate.describe": {},
     "sitegate.requests": {},
     "sitegate.withdraw": {"request": int, "reason": str},
+    "sitegate.outcome": {"uid": UID, "round": int, "attempt": int},
 }
 """All that a researcher may call: path -> argument -> exact type. All arguments are needed.
 
@@ -240,6 +241,9 @@ class Gate:
                 self._site, self, caller.email, call.kwargs["request"], call.kwargs["reason"]
             )
             return describe_request(self._site, row)
+        if call.path == "sitegate.outcome":
+            asked = self._asked(self._code(caller.key, call.kwargs.pop("uid")), caller, call.kwargs)
+            return ask_again(self._site, asked)
         # syft's own table of roles decides too, and finds the service's method.
         registry = UserServiceConfigRegistry.from_role(caller.role)
         if call.path not in registry:
@@ -260,20 +264,24 @@ class Gate:
         config: str,
     ) -> dict[str, Any]:
         """What happens instead of `UserCodeService._call`; syft's status and owner still count."""
+        caller = self._caller(context.credentials)
+        asked = self._asked(code, caller, {"round": round, "attempt": attempt})
+        return run_job(self._site, asked, weights, config)
+
+    def _asked(self, code: UserCode, caller: Caller, numbers: dict[str, int]) -> Asked:
+        """The run that a caller asks for, and what syft says about it."""
         status = code.get_status(self._root()).unwrap()
-        return run_job(
-            self._site,
-            account=self._caller(context.credentials).email,
+        return Asked(
+            account=caller.email,
             syft_code=code.id.no_dash,
-            approved_in_syft=(
-                code.user_verify_key == context.credentials and status.get_is_approved(None)
-            ),
+            approved_in_syft=(code.user_verify_key == caller.key and status.get_is_approved(None)),
             private_handle=self._bound_handle(code),
-            round_number=round,
-            attempt=attempt,
-            weights=weights,
-            config_json=config,
+            **numbers,
         )
+
+    def _code(self, key: SyftVerifyKey, uid: UID) -> UserCode:
+        """A submitted code, if syft lets the owner of a key see it."""
+        return self._datasite.services.user_code.stash.get_by_uid(key, uid=uid).unwrap()
 
     def _bound_handle(self, code: UserCode) -> dict[str, str]:
         """The private side of the asset that the code's input policy binds."""

@@ -47,7 +47,12 @@ def _kept(lines: Sequence[Line]) -> list[Statement]:
     told = (
         (Event.UPDATE_REFUSED, "run", "ended with an update that rules kept at the site", "rules"),
         (Event.RUN_FAILED, "run", "failed", "kind"),
-        (Event.RUN_INTERRUPTED, "run", "was interrupted because the site stopped", ""),
+        (
+            Event.RUN_INTERRUPTED,
+            "run",
+            "was interrupted: the site stopped, or its sandbox broke",
+            "",
+        ),
         (Event.RUN_REFUSED, "call", "was refused before anything ran", "rules"),
     )
     found = []

@@ -27,7 +27,7 @@ class RunEnd(StrEnum):
             RunEnd.RELEASED: "the update left",
             RunEnd.REFUSED: "a rule kept the update at the site",
             RunEnd.FAILED: "the job ended without an update",
-            RunEnd.INTERRUPTED: "the site stopped while it ran",
+            RunEnd.INTERRUPTED: "the site stopped while it ran, or its sandbox broke",
             RunEnd.UNKNOWN: "it started, and no line shown here says how it ended",
             RunEnd.NOT_STARTED: "the call was refused before anything ran",
         }[self]

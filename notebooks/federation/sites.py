@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from federation.submission import Federation
 
 CONNECT_S = 10
-ANSWER_S = 3600
-"""A call may last as long as a run."""
+ANSWER_S = 60
+"""A site answers within 20 s, if only to say that a run is under way."""
 
 
 class SiteAddress(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,10 @@ from policies.text_lines import lines_of
 
 WAITING = {"pending", "partly approved"}
 """States in which a request waits for the hospital."""
+RUNNING, UNKNOWN = "running", "unknown"
+"""States of a run: under way; and not known to the site, which wants its weights (again)."""
+LEAST_WAIT_S = 1.0
+"""Seconds from one question about a run to the next, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +263,19 @@ class Study:
         *,
         round_number: int,
         attempt: int = 1,
+        while_running: Callable[[float], None] | None = None,
     ) -> RunUpdate:
         """One run at one site; the same round and attempt again gives the same update, free.
+
+        A long run is asked for again and again, with one id, until it has ended.
+
+        Args:
+            name: The site.
+            weights: The weights to start from.
+            config: The job's arguments.
+            round_number: Number of the round.
+            attempt: 1 for the first try of a round.
+            while_running: Called with the seconds that the run is under way, when the site says so.
 
         Raises:
             RefusedError: The site refused, with the rule and what to do.
@@ -269,15 +284,26 @@ class Study:
         if name not in self._codes:
             raise FederationError(f"the job was not submitted to {name}")
         site = self.federation[name]
-        answer = site.call(
-            "code.call",
-            pack(weights),
-            uid=self._codes[name],
-            round=round_number,
-            attempt=attempt,
-            config=canonical_json(dict(config)).decode(),
-        )
-        receipt = json.loads(answer["receipt"])
+        numbers: dict[str, Any] = {
+            "uid": self._codes[name],
+            "round": round_number,
+            "attempt": attempt,
+        }
+        payload, arguments = pack(weights), canonical_json(dict(config)).decode()
+        state = UNKNOWN
+        while state in (UNKNOWN, RUNNING):
+            asked_at = time.monotonic()
+            if state == UNKNOWN:
+                answer = site.call("code.call", payload, config=arguments, **numbers)
+            else:
+                answer = site.call("sitegate.outcome", **numbers)
+            receipt = json.loads(answer["receipt"])
+            state = receipt["state"]
+            if state == RUNNING:
+                if while_running is not None:
+                    while_running(receipt["seconds"])
+                # A site that stops, or answers many, does not let a call wait.
+                time.sleep(max(0.0, asked_at + LEAST_WAIT_S - time.monotonic()))
         arrays = unpack(answer["arrays"])
         return RunUpdate(
             weights=_group(arrays, "weights/"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from datasites.errors import RunRefused
+from datasites.errors import RecordError, RunRefused
 from datasites.ledger import MAXIMUM_STARTS, Ledger, Outcome, RunId, RunState
 from datasites.records import Records, RunRow
 
@@ -57,6 +57,20 @@ def reserve(
     return ledger.reserve(run, APPROVAL, limit, per_day, arguments)
 
 
+def end(ledger: Ledger, ended: RunId, outcome: Outcome) -> None:
+    """What a run does at its end, the line of the log between the two left out."""
+    ledger.keep(ended, outcome)
+    ledger.settle(ended, outcome)
+
+
+def interrupt_all(ledger: Ledger) -> list[RunId]:
+    """What a site does at its start with runs that started and did not end."""
+    found = ledger.unsettled()
+    for one in found:
+        ledger.interrupt(one)
+    return found
+
+
 def run(round_number: int = 1, attempt: int = 1, request: int = 7) -> RunId:
     return RunId(request, round_number, attempt)
 
@@ -87,7 +101,7 @@ def test_run_is_charged_whatever_came_of_it(ledger: Ledger, state: RunState) -> 
     assert ledger.used(7) == 0
     reserve(ledger, run(), 1)
     assert ledger.used(7) == 1  # before it ends
-    ledger.settle(run(), Outcome(state, {"findings": []}, b"x"))
+    end(ledger, run(), Outcome(state, {"findings": []}, b"x"))
     assert ledger.used(7) == 1
     assert len(sentences(lambda: reserve(ledger, run(2), 1))) == 1
 
@@ -130,7 +144,7 @@ def test_runs_of_a_day_are_counted_apart(site: Open) -> None:
 
 def test_same_id_is_answered_the_same_and_costs_nothing(ledger: Ledger) -> None:
     reserve(ledger, run(), 1)
-    ledger.settle(run(), RELEASED)
+    end(ledger, run(), RELEASED)
     for _ in range(3):
         assert reserve(ledger, run(), 1) == RELEASED
     assert ledger.used(7) == 1
@@ -140,7 +154,7 @@ def test_same_id_is_answered_the_same_and_costs_nothing(ledger: Ledger) -> None:
 def test_refused_run_is_answered_the_same(ledger: Ledger, state: RunState) -> None:
     outcome = Outcome(state, {"findings": [{"rule": "run.failed"}]})
     reserve(ledger, run())
-    ledger.settle(run(), outcome)
+    end(ledger, run(), outcome)
     assert reserve(ledger, run()) == outcome
 
 
@@ -148,7 +162,7 @@ def test_refused_run_is_answered_the_same(ledger: Ledger, state: RunState) -> No
 def test_same_id_with_other_arguments_is_refused(ledger: Ledger, settled: bool) -> None:
     reserve(ledger, run())
     if settled:
-        ledger.settle(run(), RELEASED)
+        end(ledger, run(), RELEASED)
     assert sentences(lambda: reserve(ledger, run(), arguments="b" * 64)) == [
         "run.id: run R-7/1/1 was asked for with other weights or arguments; allowed: one set of "
         "arguments per run id. To do: raise `attempt` or `round`."
@@ -158,7 +172,7 @@ def test_same_id_with_other_arguments_is_refused(ledger: Ledger, settled: bool) 
 
 def test_same_round_of_another_request_is_another_run(ledger: Ledger) -> None:
     reserve(ledger, run(request=7))
-    ledger.settle(run(request=7), RELEASED)
+    end(ledger, run(request=7), RELEASED)
     assert reserve(ledger, run(request=8)) is None
 
 
@@ -172,7 +186,7 @@ def test_interrupted_run_starts_again_under_one_charge(site: Open) -> None:
     for _ in range(MAXIMUM_STARTS):
         assert reserve(ledger, run(), 1) is None
         ledger = site.reopen()  # the site died and is started again
-        assert ledger.interrupt_reserved() == [run()]
+        assert interrupt_all(ledger) == [run()]
         assert ledger.used(7) == 1
     assert sentences(lambda: reserve(ledger, run(), 1)) == [
         f"run.interrupted: run R-7/1/1 was interrupted {MAXIMUM_STARTS} times; allowed: at most "
@@ -184,15 +198,15 @@ def test_interrupted_run_starts_again_under_one_charge(site: Open) -> None:
 def test_interrupted_run_that_ends_is_answered_the_same(site: Open) -> None:
     reserve(site.ledger, run())
     ledger = site.reopen()
-    ledger.interrupt_reserved()
+    interrupt_all(ledger)
     assert reserve(ledger, run()) is None
-    ledger.settle(run(), RELEASED)
+    end(ledger, run(), RELEASED)
     assert reserve(ledger, run()) == RELEASED
 
 
 def test_interrupted_run_with_other_arguments_is_refused(ledger: Ledger) -> None:
     reserve(ledger, run())
-    ledger.interrupt_reserved()
+    interrupt_all(ledger)
     (sentence,) = sentences(lambda: reserve(ledger, run(), arguments="b" * 64))
     assert sentence.startswith("run.id: ")
 
@@ -200,10 +214,10 @@ def test_interrupted_run_with_other_arguments_is_refused(ledger: Ledger) -> None
 def test_only_unfinished_runs_are_interrupted(ledger: Ledger) -> None:
     for attempt in (1, 2, 3):
         reserve(ledger, run(1, attempt))
-    ledger.settle(run(1, 1), RELEASED)
-    ledger.settle(run(1, 2), Outcome(RunState.FAILED, {"findings": []}))
-    assert ledger.interrupt_reserved() == [run(1, 3)]
-    assert ledger.interrupt_reserved() == []
+    end(ledger, run(1, 1), RELEASED)
+    end(ledger, run(1, 2), Outcome(RunState.FAILED, {"findings": []}))
+    assert interrupt_all(ledger) == [run(1, 3)]
+    assert interrupt_all(ledger) == []
     assert reserve(ledger, run(1, 1)) == RELEASED
 
 
@@ -233,6 +247,54 @@ def test_one_run_asked_for_by_twenty_callers_is_charged_once(ledger: Ledger) -> 
     assert ledger.used(7) == 1
 
 
+def test_run_that_was_charged_and_could_not_start_may_be_asked_for_without_end(site: Open) -> None:
+    for _ in range(3 * MAXIMUM_STARTS):  # the log's disk is full each time
+        assert reserve(site.ledger, run(), 1) is None
+    assert site.reopen().unsettled() == [run()]
+    for _ in range(3 * MAXIMUM_STARTS):
+        assert reserve(site.ledger, run(), 1) is None
+    assert site.ledger.used(7) == 1
+
+
+def test_run_that_started_and_lost_its_end_has_so_many_starts(ledger: Ledger) -> None:
+    for _ in range(MAXIMUM_STARTS):
+        assert reserve(ledger, run()) is None
+        ledger.started(run())
+    assert sentences(lambda: reserve(ledger, run()))[0].startswith("run.interrupted: ")
+
+
+def test_end_that_the_database_did_not_take_is_recorded_when_the_run_is_asked_for(
+    site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve(site.ledger, run())
+    site.ledger.keep(run(), RELEASED)
+    with monkeypatch.context() as full:
+        full.setattr(site.records, "write", refuse_to_write)
+        with pytest.raises(RecordError):
+            site.ledger.settle(run(), RELEASED)
+        with pytest.raises(RecordError):
+            site.ledger.find(run())
+    assert site.ledger.find(run()) == RELEASED
+    assert reserve(site.reopen(), run()) == RELEASED
+
+
+def refuse_to_write() -> None:
+    raise RecordError("the disk is full")
+
+
+def test_outcome_that_was_kept_is_found_whole_or_not_at_all(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.keep(run(), RELEASED)
+    (path,) = (tmp_path / "results").iterdir()
+    whole = path.read_bytes()
+    assert ledger.kept(run()) == RELEASED
+    for cut in range(len(whole) - len(RELEASED.payload)):
+        path.write_bytes(whole[:cut])
+        assert ledger.kept(run()) is None
+    ledger.clear([run()])
+    assert ledger.kept(run()) is None
+    assert results(tmp_path) == []
+
+
 def results(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "results").iterdir())
 
@@ -241,9 +303,9 @@ def test_results_of_older_rounds_are_deleted(ledger: Ledger, tmp_path: Path) -> 
     kept = [run(1, 1, request=70), run(9, 1, request=8)]  # of other requests
     for one in (*kept, run(1), run(1, 2), run(2)):
         reserve(ledger, one)
-        ledger.settle(one, RELEASED)
+        end(ledger, one, RELEASED)
     assert results(tmp_path) == [
-        "R-70_1_1.safetensors", "R-7_2_1.safetensors", "R-8_9_1.safetensors",
+        "R-70_1_1.outcome", "R-7_2_1.outcome", "R-8_9_1.outcome",
     ]  # fmt: skip
     assert reserve(ledger, run(2)) == RELEASED
     assert sentences(lambda: reserve(ledger, run(1))) == [
@@ -256,7 +318,7 @@ def test_results_of_older_rounds_are_deleted(ledger: Ledger, tmp_path: Path) -> 
 def test_results_of_one_round_are_kept_together(ledger: Ledger) -> None:
     for attempt in (1, 2):
         reserve(ledger, run(3, attempt))
-        ledger.settle(run(3, attempt), Outcome(RunState.RELEASED, {"n": attempt}, b"%d" % attempt))
+        end(ledger, run(3, attempt), Outcome(RunState.RELEASED, {"n": attempt}, b"%d" % attempt))
     for attempt in (1, 2):
         found = reserve(ledger, run(3, attempt))
         assert found is not None
@@ -267,15 +329,15 @@ def test_refused_run_of_a_new_round_deletes_the_old_result_too(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     reserve(ledger, run(1))
-    ledger.settle(run(1), RELEASED)
+    end(ledger, run(1), RELEASED)
     reserve(ledger, run(2))
-    ledger.settle(run(2), Outcome(RunState.REFUSED, {"findings": []}))
+    end(ledger, run(2), Outcome(RunState.REFUSED, {"findings": []}))
     assert results(tmp_path) == []
 
 
 def test_ledger_survives_reopening(site: Open) -> None:
     reserve(site.ledger, run(1), 2)
-    site.ledger.settle(run(1), RELEASED)
+    end(site.ledger, run(1), RELEASED)
     reserve(site.ledger, run(2), 2)
     ledger = site.reopen()
     assert ledger.used(7) == 2
@@ -285,7 +347,7 @@ def test_ledger_survives_reopening(site: Open) -> None:
 
 def test_results_are_for_the_site_only(ledger: Ledger, tmp_path: Path) -> None:
     reserve(ledger, run())
-    ledger.settle(run(), RELEASED)
+    end(ledger, run(), RELEASED)
     (path,) = (tmp_path / "results").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,217 @@
+"""Carries out one run that is charged: what happens between its reservation and its end.
+
+audit      "run started", on the disk before anything runs
+sandbox    text + memory-mapped data + weights -> result
+rules      contract and policy on the result
+outcome    kept as a file, then told by the audit log, then by the record
+
+An update that no event tells does not leave, and what an event tells is never told twice: a run
+whose end is in the log is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from datasites.audit_log import Event
+from datasites.errors import DatasetError, RecordError, RunRefused, SandboxError
+from datasites.ledger import Outcome, RunId, RunState
+from datasites.open_site import OpenSite
+from datasites.sandbox.cage import RunFailed, RunText
+from policies.arrays import Arrays, pack
+from policies.contract import Contract, Terms
+from policies.document import Policy
+from policies.findings import Finding, refuse
+from policies.update_rules import Update, check_update
+
+logger = logging.getLogger(__name__)
+
+
+class AlreadyLogged(RunRefused):
+    """A refusal whose event is in the log already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A run that may begin, and under what.
+
+    Attributes:
+        run: Its id.
+        account: Whose it is.
+        text: The job's text.
+        text_sha256: Its digest.
+        approval: Number of the approval in force.
+        terms: What was approved.
+        policy: The policy in force.
+        adoption: Which adoption of a policy put it in force.
+    """
+
+    run: RunId
+    account: str
+    text: str
+    text_sha256: str
+    approval: int
+    terms: Terms
+    policy: Policy
+    adoption: int
+
+
+def carry_out(
+    site: OpenSite,
+    order: Order,
+    weights: bytes,
+    sent: Arrays,
+    config: dict[str, Any],
+    arguments: str,
+) -> Outcome:
+    """Run a job and record what comes of it.
+
+    Args:
+        site: The site.
+        order: What to run.
+        weights: The weights that were sent (safetensors).
+        sent: The same as arrays.
+        config: The job's arguments.
+        arguments: Digest of both.
+
+    Raises:
+        AlreadyLogged: The site is at fault, or stops; the same id may start again.
+        RecordError: The site cannot write its records.
+    """
+    run, terms = order.run, order.terms
+    if site.under_way.is_stopping:
+        raise _site_trouble(run)
+    site.audit.append(
+        Event.RUN_STARTED,
+        order.account,
+        str(run),
+        text_sha256=order.text_sha256,
+        version=terms.version,
+        arguments_sha256=arguments,
+        sandbox="bubblewrap" if site.bwrap else "process",
+    )
+    site.ledger.started(run)
+    contract = terms.contract or Contract()
+    text = RunText(order.text, terms.entry, config, weights)
+    try:
+        result = site.cage(terms.version).run(text, contract, order.policy.sandbox)
+        findings = check_update(result.update, sent, contract, order.policy)
+    except (SandboxError, DatasetError) as error:
+        logger.error("run=%s cannot be carried out: %s", run, error)
+        if not site.under_way.is_stopping:
+            site.audit.append(Event.RUN_INTERRUPTED, "site", str(run), reason="no working sandbox")
+            site.ledger.interrupt(run)
+        raise _site_trouble(run) from error
+    except RunFailed as failed:
+        if site.under_way.is_stopping:  # its cage was ended under it
+            raise _site_trouble(run) from failed
+        return _failed(site, order, failed)
+    except Exception:  # a defect of ours must not leave a run without an end
+        logger.exception("run=%s broke the site's rules", run)
+        return _failed(site, order, RunFailed("NotAnUpdate"))
+    if result.log:
+        logger.info("run=%s said=%r", run, result.log)
+    if result.undeclared:
+        findings.append(
+            refuse(
+                "update.keys",
+                "keys returned beside the contract's",
+                "weights, counts, metrics, examples",
+                "return nothing else",
+            )
+        )
+    return _ended(site, order, result.update, result.seconds, findings)
+
+
+def _ended(
+    site: OpenSite, order: Order, update: Update, seconds: float, findings: list[Finding]
+) -> Outcome:
+    """The end of a run whose result the rules have seen."""
+    payload = b"" if findings else _packed(update)
+    with site.deciding:  # no decision falls between the last look at the approval and the event
+        if site.adoption != order.adoption or order.run.request in site.ended:
+            findings.append(
+                refuse(
+                    "approval.state",
+                    "the approval ended, or the hospital's policy changed, while the run was "
+                    "under way",
+                    "runs that end under the approval that they began under",
+                    "look at the state of the request, and ask the hospital",
+                )
+            )
+        if findings:
+            return _refused_update(site, order, findings)
+        return _release(site, order, update, payload, seconds)
+
+
+def _packed(update: Update) -> bytes:
+    return pack(
+        {f"weights/{name}": array for name, array in update.weights.items()}
+        | {f"counts/{name}": array for name, array in update.counts.items()}
+    )
+
+
+def _release(
+    site: OpenSite, order: Order, update: Update, payload: bytes, seconds: float
+) -> Outcome:
+    answer = {
+        "run": str(order.run),
+        "metrics": update.metrics,
+        "examples": update.examples,
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "seconds": seconds,
+    }
+    outcome = Outcome(RunState.RELEASED, answer, payload)
+    return _record(
+        site, order, outcome, Event.UPDATE_RELEASED,
+        update_sha256=answer["sha256"],
+        bytes=len(payload),
+        arrays=len(update.weights) + len(update.counts),
+        metrics=sorted(update.metrics),
+        examples=update.examples,
+    )  # fmt: skip
+
+
+def _refused_update(site: OpenSite, order: Order, findings: list[Finding]) -> Outcome:
+    outcome = Outcome(RunState.REFUSED, {"findings": [f.as_dict() for f in findings]})
+    rules = sorted({f.rule for f in findings})
+    return _record(site, order, outcome, Event.UPDATE_REFUSED, rules=rules)
+
+
+def _failed(site: OpenSite, order: Order, failed: RunFailed) -> Outcome:
+    logger.warning("run=%s failed=%s said=%r", order.run, failed.kind, failed.log)
+    finding = refuse(
+        "run.failed",
+        f"run {order.run} ended with {failed.kind}",
+        "runs that return what the contract declares",
+        "try the job on the mock; the hospital's log has more under this run id",
+    )
+    outcome = Outcome(RunState.FAILED, {"findings": [finding.as_dict()]})
+    return _record(site, order, outcome, Event.RUN_FAILED, kind=failed.kind)
+
+
+def _record(site: OpenSite, order: Order, outcome: Outcome, event: Event, **detail: Any) -> Outcome:
+    """Keep an outcome, log it, and settle the run; after a crash the log decides."""
+    site.ledger.keep(order.run, outcome)
+    site.audit.append(event, order.account, str(order.run), **detail)
+    try:
+        site.ledger.settle(order.run, outcome)
+    except RecordError as error:  # what is in the log stands; the record follows when it can
+        logger.error("run=%s has ended and is not settled: %s", order.run, error)
+    return outcome
+
+
+def _site_trouble(run: RunId) -> AlreadyLogged:
+    return AlreadyLogged(
+        [
+            refuse(
+                "site.trouble",
+                f"the site could not carry out run {run}",
+                "a working site",
+                "tell the hospital the run id; the same id can be tried again",
+            )
+        ]
+    )
