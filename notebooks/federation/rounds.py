@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from federation.aggregation.fed_avg import SiteUpdate, fed_avg
+from federation.checkpoint import Checkpoint, Saved, Setting
 from federation.errors import ConnectionLostError, FederationError, RefusedError
 from federation.history import History, SiteRound
 from federation.submission import RunUpdate, Study
@@ -43,6 +45,7 @@ def run_rounds(
     quorum: int | Sequence[str] | None = None,
     patience_s: float = PATIENCE_S,
     after_round: Callable[[int, RoundsResult], None] | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> RoundsResult:
     """Train at all sites of a study, round by round, and average.
@@ -57,16 +60,32 @@ def run_rounds(
             named in the history, and the round goes on while the quorum holds.
         patience_s: How long a site that does not answer is asked again before it counts as missing.
         after_round: Called with the round's number and the result so far.
+        checkpoint: A folder in which each round is saved. The same call again, also in another
+            kernel, goes on after the last round that was saved and ends with the same weights.
         progress: Whether to show a progress bar.
 
     Raises:
         FederationError: A round fell below the quorum; the message names each missing site. The
-            result so far is the error's `result`.
+            result so far is the error's `result`. Or the checkpoint belongs to other rounds, has
+            more of them than `rounds`, or cannot be written.
     """
     result = RoundsResult(dict(weights))
+    keeper = None if checkpoint is None else Checkpoint(checkpoint)
+    setting = Setting.of(study, weights, config, first_round)
+    done = first_round - 1
+    if keeper is not None and (saved := keeper.load(setting)) is not None:
+        done, result.weights, result.history = saved.round, saved.weights, saved.history
+        if done >= first_round + rounds:
+            raise FederationError(
+                f"the checkpoint in {checkpoint} has rounds up to {done}, and rounds up to "
+                f"{first_round + rounds - 1} were asked for; ask for more, or give another folder"
+            )
+    elif keeper is not None:
+        keeper.save(setting, Saved(done, result.weights, result.history))
     bar = tqdm(
-        range(first_round, first_round + rounds), desc="rounds", unit="round", disable=not progress
-    )
+        range(done + 1, first_round + rounds), desc="rounds", unit="round", disable=not progress,
+        initial=done + 1 - first_round, total=rounds,
+    )  # fmt: skip
     with ThreadPoolExecutor(max(len(study.sites), 1)) as pool:
         for number in bar:
             sent = {**config, "round": number} if "round" in study.wanted.arguments else config
@@ -77,8 +96,9 @@ def run_rounds(
                 return _visit(study, name, result.weights, sent, number, patience_s)
 
             visits = list(pool.map(visit, study.sites))
-            result.history.records.extend(record for record, _ in visits)
-            _check_quorum(study, [record for record, _ in visits], quorum, result)
+            records = [record for record, _ in visits]
+            _check_quorum(study, records, quorum, result)
+            result.history.records.extend(records)
             result.weights = fed_avg(
                 [
                     SiteUpdate(record.site, update.weights, update.examples)
@@ -86,6 +106,8 @@ def run_rounds(
                     if update is not None
                 ]
             )
+            if keeper is not None:
+                keeper.save(setting, Saved(number, result.weights, result.history))
             bar.set_postfix(loss=f"{result.history.mean_loss()[number]:.3f}")
             if after_round is not None:
                 after_round(number, result)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from federation.checkpoint import Checkpoint
 from federation.errors import FederationError
 from federation.job import Job
 from federation.sites import Site
@@ -114,6 +116,14 @@ class Federation:
         for name, number in requests.items():
             study.take_up(name, number)
         return study
+
+    def resume(self, checkpoint: str | Path, job: Job, wanted: Wanted) -> Study:
+        """Take up the study whose rounds are saved in a folder (`federation.checkpoint`).
+
+        Raises:
+            FederationError: There is no checkpoint, or a site has no such request of yours.
+        """
+        return self.study(job, wanted, Checkpoint(checkpoint).requests)
 
     def _repr_html_(self) -> str:
         frame = pd.DataFrame(

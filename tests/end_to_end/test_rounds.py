@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import factories
 import federation
 from datasites.trial import roster
+from federation.errors import FederationError
 from federation.job import read_job
 from federation.rounds import BelowQuorumError
 from hospitals import JOBS
@@ -79,6 +87,69 @@ def test_two_runs_from_one_start_give_the_same_bits(two_hospitals, two_sites):
         )
         digests.add(result.weights_sha256)
     assert len(digests) == 1
+
+
+KERNEL = """
+import json, os, signal, sys, time
+import federation
+from federation.job import Job
+from federation.terms import Wanted
+import factories
+from policies.contract import Bound
+
+plan = json.loads(sys.stdin.read())
+sites = federation.connect(
+    plan["roster"], email="rita@uni.example", password=factories.PASSWORD
+)
+job = Job(plan["text"], "job", "train")
+wanted = Wanted("A test", "a test", "chest-xray", 10, {"rate": Bound(low=0.0, high=1.0)},
+                factories.contract())
+study = sites.study(job, wanted, plan["requests"])
+
+def after_round(number, result):
+    if number == plan["dies_after"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+federation.run_rounds(study, factories.weights(), {"rate": 0.25}, rounds=4, progress=False,
+                      checkpoint=plan["folder"], after_round=after_round)
+"""
+
+
+def test_a_killed_kernel_goes_on_and_ends_with_the_same_weights(two_hospitals, two_sites, tmp_path):
+    undisturbed = federation.run_rounds(
+        submitted(two_hospitals, two_sites), factories.weights(), {"rate": 0.25}, rounds=4,
+        progress=False,
+    )  # fmt: skip
+    study = submitted(two_hospitals, two_sites)
+    plan = {
+        "roster": roster([h.trial for h in two_hospitals]), "text": study.job.text,
+        "requests": study.requests, "folder": str(tmp_path), "dies_after": 2,
+    }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    killed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KERNEL],
+        input=json.dumps(plan), text=True, env=environment, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # Round 3 was under way too: one of the sites has trained, and nobody has its update.
+    after = load_file(tmp_path / "round-00002.safetensors")
+    study.run("st-marys", after, {"rate": 0.25}, round_number=3)
+    resumed = two_sites.resume(tmp_path, study.job, study.wanted)
+    result = federation.run_rounds(
+        resumed, factories.weights(), {"rate": 0.25}, rounds=4, progress=False, checkpoint=tmp_path
+    )
+    assert result.weights_sha256 == undisturbed.weights_sha256
+    frame = result.history.frame()
+    assert frame.index.tolist() == undisturbed.history.frame().index.tolist()
+    assert set(resumed.status()["runs used"]) == {"4 of 10"}
+    again = federation.run_rounds(
+        resumed, factories.weights(), {"rate": 0.25}, rounds=4, progress=False, checkpoint=tmp_path
+    )
+    assert again.weights_sha256 == undisturbed.weights_sha256
+    with pytest.raises(FederationError, match="has rounds up to 4, and rounds up to 3 were asked"):
+        federation.run_rounds(
+            resumed, factories.weights(), {"rate": 0.25}, rounds=3, checkpoint=tmp_path
+        )
 
 
 def test_round_goes_on_without_a_refusing_site_while_the_quorum_holds(two_hospitals, two_sites):
