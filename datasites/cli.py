@@ -8,22 +8,18 @@ from typing import Annotated
 
 import typer
 
-from datasites.audit_commands import audit_app
 from datasites.command_line import JsonOption, SiteOption, print_json, say, told_plainly
 from datasites.config import load_site
 from datasites.control import Control
-from datasites.dataset_commands import dataset_app
 from datasites.errors import ConfigurationError
-from datasites.evidence_commands import evidence_app
+from datasites.late_commands import LateCommands
 from datasites.new_site import checked_config, example_policy, make_site
 from datasites.page_command import page
 from datasites.people import generate_password
-from datasites.person_commands import person_app
 from datasites.person_options import PasswordFileOption, PersonOption, given_password
-from datasites.policy_commands import policy_app
-from datasites.request_commands import request_app
 
 app = typer.Typer(
+    cls=LateCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Sitegate: federated learning on images that stay in the hospital. A site is a directory "
@@ -32,13 +28,7 @@ app = typer.Typer(
     "3 records do not verify or cannot be written; 4 no sandbox.",
 )
 account_app = typer.Typer(no_args_is_help=True, help="Accounts of researchers.")
-app.add_typer(dataset_app, name="dataset")
-app.add_typer(request_app, name="request")
 app.add_typer(account_app, name="account")
-app.add_typer(person_app, name="person")
-app.add_typer(audit_app, name="audit")
-app.add_typer(policy_app, name="policy")
-app.add_typer(evidence_app, name="evidence")
 app.command()(page)
 
 
