@@ -130,14 +130,22 @@ def _visit(
     number: int,
     patience_s: float,
 ) -> tuple[SiteRound, RunUpdate | None]:
-    started = time.monotonic()
+    started = heard = time.monotonic()
+
+    def while_running(_: float) -> None:
+        nonlocal heard
+        heard = time.monotonic()
+
     while True:
         try:
-            update = study.run(name, weights, config, round_number=number)
+            update = study.run(
+                name, weights, config, round_number=number, while_running=while_running
+            )
         except ConnectionLostError as lost:
             # The same run id again: answered with the same update, and charged once.
-            if time.monotonic() - started >= patience_s:
-                return SiteRound(number, name, "missing", str(lost), seconds=patience_s), None
+            if time.monotonic() - heard >= patience_s:
+                seconds = time.monotonic() - started
+                return SiteRound(number, name, "missing", str(lost), seconds=seconds), None
             time.sleep(1)
         except (RefusedError, FederationError) as refused:
             seconds = time.monotonic() - started
