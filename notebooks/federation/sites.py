@@ -69,6 +69,8 @@ class Site:
         self.name, self.url, self.email = address.name, address.url, email
         self._authority = str(address.authority)
         self._sessions = threading.local()
+        self.bytes_sent = self.bytes_received = 0
+        """What calls and answers had in their bodies since the connection was made."""
         syft = _syft()
         metadata = self._get("/api/v2/metadata").json()
         self._server_uid = str(metadata["server_uid"])
@@ -176,6 +178,8 @@ class Site:
             raise FederationError(
                 f"the authority file {self._authority} of {self.name} cannot be read"
             ) from error
+        self.bytes_sent += len(body or b"")
+        self.bytes_received += len(response.content)
         if response.status_code == 413:
             raise FederationError(f"{self.name}: {response.text or 'the call is too large'}")
         if response.status_code != 200:
