@@ -200,7 +200,8 @@ def _start_datasite(site: Site) -> Any:
     warnings.filterwarnings("ignore", module="syft")
     logging.getLogger("syft").setLevel(logging.CRITICAL + 1)
     with contextlib.redirect_stdout(None):
-        from syft.server.datasite import Datasite
+        with _without_torch():
+            from syft.server.datasite import Datasite
 
         datasite = Datasite(
             name=site.config.name,
@@ -213,6 +214,22 @@ def _start_datasite(site: Site) -> Any:
     for secret in ("SERVER_PRIVATE_KEY", "DEFAULT_ROOT_PASSWORD"):
         os.environ.pop(secret, None)
     return datasite
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Let imports find no torch: 250 MB and a second, for no use outside the cages.
+
+    syft 0.9.5 tries to import it, to register how a tensor is written, and goes on without.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # what `import` takes for "not there"
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _network_app(gate: Any, opened: OpenSite) -> FastAPI:

@@ -56,6 +56,11 @@ class TrialSite:
         """The site's public key, hex."""
         return load_site_key(self.site.keys).public_hex
 
+    @property
+    def process_id(self) -> int | None:
+        """The process that serves the site, None when it is not running."""
+        return self._process.pid if self._process else None
+
     def write_dataset(
         self,
         splits: Mapping[str, SplitArrays],
