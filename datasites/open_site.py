@@ -28,6 +28,8 @@ from policies.findings import Finding
 
 ENDS = (Event.REQUEST_DENIED, Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN)
 """Events after which nothing is approved or run under a request any more."""
+MOCK_CAGE_IDLE_S = 20.0
+"""How long the cage of a mock stays warm for another rehearsal."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,9 @@ class OpenSite:
         """The cage that holds a version's mock, for rehearsals."""
         with self._cages_turn:
             if version not in self._mock_cages:
-                self._mock_cages[version] = Cage(mock, self.bwrap, self.config.threads)
+                self._mock_cages[version] = Cage(
+                    mock, self.bwrap, self.config.threads, idle_s=MOCK_CAGE_IDLE_S
+                )
             return self._mock_cages[version]
 
     def next_request(self) -> int:

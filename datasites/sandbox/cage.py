@@ -96,10 +96,22 @@ class RunResult:
 
 
 class Cage:
-    """A running cage for one dataset version."""
+    """A running cage for one dataset version.
 
-    def __init__(self, dataset: Path, bwrap: Bubblewrap | None, threads: int) -> None:
+    Args:
+        dataset: Directory of the version.
+        bwrap: What builds the walls; None for a process without any.
+        threads: Threads that a run computes with.
+        idle_s: Seconds without a run after which its process ends, to start again when it is
+            needed: a warm one holds some 300 MB. None for never.
+    """
+
+    def __init__(
+        self, dataset: Path, bwrap: Bubblewrap | None, threads: int, idle_s: float | None = None
+    ) -> None:
         self._dataset, self._bwrap, self._threads = dataset, bwrap, threads
+        self._idle_s = idle_s
+        self._rest: threading.Timer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         # bubblewrap ends its program when the thread that started it ends, so one thread does it.
@@ -120,15 +132,39 @@ class Cage:
             SandboxError: The cage cannot be started.
         """
         with self._turn:
-            return self._keeper.submit(self._run, job, contract, limits, watched).result()
+            self._keep_awake()
+            try:
+                return self._keeper.submit(self._run, job, contract, limits, watched).result()
+            finally:
+                self._rest_later()
 
     def close(self) -> None:
         """End the cage and whatever runs in it."""
         self._closed = True
+        self._keep_awake()
         if self._process is not None:
             _kill(self._process)  # its pipes end, so that the keeper stops waiting for it
         self._keeper.submit(self._end)
         self._keeper.shutdown(wait=True)
+
+    def _keep_awake(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def _rest_later(self) -> None:
+        if self._idle_s is None or self._closed:
+            return
+        self._rest = threading.Timer(self._idle_s, self._end_if_idle)
+        self._rest.daemon = True
+        self._rest.start()
+
+    def _end_if_idle(self) -> None:
+        if self._turn.acquire(blocking=False):
+            try:
+                if not self._closed:
+                    self._keeper.submit(self._end).result()
+            finally:
+                self._turn.release()
 
     def _run(
         self, job: RunText, contract: Contract, limits: SandboxRule, watched: bool

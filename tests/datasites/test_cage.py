@@ -568,6 +568,38 @@ def test_training_gives_the_same_bits_in_a_cage_that_was_replaced(walled: Cage) 
     assert arrays_sha256(train(walled).update.weights) == before
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "LBFGS"])
+def test_optimizers_import_no_compiler(walled: Cage, name: str) -> None:
+    body = f"""
+        import sys
+        import torch
+        model = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.{name}(model.parameters(), lr=0.01)
+        def loss():
+            optimizer.zero_grad()
+            found = model(torch.ones(2, 4)).square().sum()
+            found.backward()
+            return found
+        before = float(loss())
+        for _ in range(3):
+            optimizer.step(loss)
+        torch.optim.lr_scheduler.StepLR(optimizer, 1).step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        found = {{"falls": float(loss()) < before, "there": "torch._dynamo.utils" in sys.modules}}
+        """
+    assert numbers(walled, body) == {"falls": 1, "there": 0}
+
+
+def test_who_asks_for_the_compiler_gets_it(walled: Cage) -> None:
+    body = """
+        import torch
+        doubled = torch.compile(lambda x: 2 * x, backend="eager")
+        total = float(doubled(torch.ones(3)).sum())
+        found = {"sum": total, "whole": hasattr(torch._dynamo, "config")}
+        """
+    assert numbers(walled, body) == {"sum": 6, "whole": 1}
+
+
 def test_evaluation_leaves_counts_only(walled: Cage) -> None:
     job, weights = torch_job("evaluate_classifier")
     contract = Contract(
@@ -595,6 +627,16 @@ def test_closed_cage_has_no_process_left(dataset: Path) -> None:
     assert process.poll() is None
     cage.close()
     assert process.poll() is not None
+
+
+def test_idle_cage_ends_its_process_and_starts_again_for_the_next_run(dataset: Path) -> None:
+    cage = Cage(dataset, find_bubblewrap(), threads=1, idle_s=0.2)
+    run(cage, HONEST)
+    process = cage._process
+    assert process is not None
+    process.wait(10)
+    np.testing.assert_array_equal(run(cage, HONEST).update.weights["w"], factories.weights()["w"])
+    cage.close()
 
 
 def test_program_that_builds_no_walls_is_an_error(dataset: Path) -> None:
