@@ -1,4 +1,4 @@
-"""`scripts/demo`, as a newcomer runs it: small, twice with one seed, and interrupted."""
+"""`scripts/demo`, as a newcomer runs it: small, and interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasites.audit_log import verify_log
 from datasites.imaging.phantoms import draw_chest_phantoms
 from policies.arrays import arrays_sha256
 
-pytestmark = pytest.mark.timeout(900)  # two whole demonstrations come before the first test
+pytestmark = pytest.mark.timeout(600)  # a whole demonstration, also on a busy machine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = [sys.executable, str(ROOT / "scripts" / "demonstration.py")]
@@ -36,27 +36,23 @@ def processes_below(folder: Path) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two demonstrations with one seed."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    for folder in folders:
-        done = subprocess.run(
-            [
-                *(*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3"),
-                *("--images", "400", "--out", str(folder)),
-            ],
-            capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "DENIED  runs.maximum: 13 runs asked for, at most 5 allowed" in done.stdout
-        assert "chains intact, signatures valid" in done.stdout
-        assert processes_below(folder) == []
-    return folders
+def test_demo_leaves_summary_model_report_and_logs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(*DEMO, "--sites", "2", "--rounds", "2", "--seed", "3"),
+            *("--images", "400", "--out", str(tmp_path)),
+        ],
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DENIED  runs.maximum: 13 runs asked for, at most 5 allowed" in done.stdout
+    assert "chains intact, signatures valid" in done.stdout
+    assert processes_below(tmp_path) == []
+    check_what_is_left(tmp_path)
 
 
-def test_demo_leaves_summary_model_report_and_logs(outcomes: list[Path]) -> None:
-    folder = outcomes[0]
+def check_what_is_left(folder: Path) -> None:
+    """The files of a demonstration say the same as the logs and as each other."""
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {
         "sites", "rounds", "seed", "data", "requests", "auc", "accuracy", "contributions",
@@ -80,13 +76,6 @@ def test_demo_leaves_summary_model_report_and_logs(outcomes: list[Path]) -> None
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 4
     assert not re.search(r'(src|href)="https?:', page)
-
-
-def test_same_seed_gives_the_same_weights(outcomes: list[Path]) -> None:
-    digests = {
-        json.loads((folder / "summary.json").read_text())["weights_sha256"] for folder in outcomes
-    }
-    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
