@@ -20,7 +20,7 @@ from datasites.audit_log import Event
 from datasites.errors import DatasetError, RecordError, RunRefused, SandboxError
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
-from datasites.sandbox.cage import RunFailed, RunText
+from datasites.sandbox.cage import RunFailed, RunText, RunTrace
 from policies.arrays import Arrays, pack
 from policies.contract import Contract, Terms
 from policies.document import Policy
@@ -112,8 +112,7 @@ def carry_out(
     except Exception:  # a defect of ours must not leave a run without an end
         logger.exception("run=%s broke the site's rules", run)
         return _failed(site, order, RunFailed("NotAnUpdate"))
-    if result.log:
-        logger.info("run=%s said=%r", run, result.log)
+    _log(run, result.log, result.trace)
     if result.undeclared:
         findings.append(
             refuse(
@@ -182,7 +181,8 @@ def _refused_update(site: OpenSite, order: Order, findings: list[Finding]) -> Ou
 
 
 def _failed(site: OpenSite, order: Order, failed: RunFailed) -> Outcome:
-    logger.warning("run=%s failed=%s said=%r", order.run, failed.kind, failed.log)
+    logger.warning("run=%s failed=%s", order.run, failed.kind)
+    _log(order.run, failed.log, failed.trace)
     finding = refuse(
         "run.failed",
         f"run {order.run} ended with {failed.kind}",
@@ -202,6 +202,15 @@ def _record(site: OpenSite, order: Order, outcome: Outcome, event: Event, **deta
     except RecordError as error:  # what is in the log stands; the record follows when it can
         logger.error("run=%s has ended and is not settled: %s", order.run, error)
     return outcome
+
+
+def _log(run: RunId, said: str, trace: RunTrace | None) -> None:
+    """Tell the site's log what a run printed, and what it tried that training does not."""
+    if said:
+        logger.info("run=%s said=%r", run, said)
+    if trace is not None and trace.attempts:
+        tried = "; ".join(f"{what} ({count})" for what, count in trace.attempts)
+        logger.warning("run=%s tried=%r", run, tried)
 
 
 def _site_trouble(run: RunId) -> AlreadyLogged:
