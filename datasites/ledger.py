@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -176,6 +176,10 @@ class Ledger:
         """Remember that the log says that a run started."""
         self._started.add(run)
 
+    def has_lost_its_end(self, run: RunId) -> bool:
+        """Whether the log says that a run started, and could not be told its end. Not under way."""
+        return run in self._started and run not in self._told
+
     def keep(self, run: RunId, outcome: Outcome) -> None:
         """Keep what came of a run on the disk; to be called before the log says so.
 
@@ -224,7 +228,8 @@ class Ledger:
             return [RunId(row.request, row.round, row.attempt) for row in rows]
 
     def interrupt(self, run: RunId) -> None:
-        """Mark a run that started and did not end."""
+        """Mark a run that started and did not end, as the log says."""
+        self._started.discard(run)
         with self._records.write() as session:
             row = session.scalar(_row(run))
             if row is not None:
@@ -237,12 +242,25 @@ class Ledger:
         except (OSError, ValueError, KeyError, struct.error):
             return None
 
-    def clear(self, runs: Collection[RunId]) -> None:
-        """Delete what was kept of runs that did not end, and half-written files."""
-        for run in runs:
-            self._result(run).unlink(missing_ok=True)
-        for path in self._results.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Delete what was kept of runs that did not end or whose round is over, and half a file."""
+        with self._records.read() as session:
+            rows = session.execute(
+                select(RunRow.request, RunRow.round, RunRow.attempt, RunRow.state).where(
+                    RunRow.state.in_((RunState.RELEASED, RunState.REFUSED, RunState.FAILED))
+                )
+            ).all()
+        latest: dict[int, int] = {}
+        for row in rows:
+            latest[row.request] = max(latest.get(row.request, 0), row.round)
+        wanted = {
+            self._result(RunId(row.request, row.round, row.attempt)).name
+            for row in rows
+            if row.state == RunState.RELEASED and row.round == latest[row.request]
+        }
+        for path in self._results.iterdir():
+            if path.name not in wanted and path.name.endswith((KEPT, ".tmp")):
+                path.unlink(missing_ok=True)
 
     def _earlier(self, run: RunId, row: RunRow) -> Outcome:
         state, answer = RunState(row.state), json.loads(row.outcome)

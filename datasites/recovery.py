@@ -10,11 +10,12 @@ has not. In this order, each step safe to be done again after another crash:
    answered with it. It is not made again.
 4. A run that the log started and did not end is interrupted (event "run interrupted"): it told
    nobody anything, and the same id starts again under the same charge.
-5. A run that was charged and not started stays charged, and the same id starts it.
-6. Outcomes that were kept and never told, and half-written files, are deleted.
+5. A run that was charged and not started, or not again, stays charged; the same id starts it.
+6. Outcomes that were kept and never told, those of rounds that are over, and half-written files
+   are deleted.
 7. syft's own status of each request is made to agree (`Gate.mirror_all_decisions`).
 
-If there was anything in 2, 3, 4 or 5, the event "site recovered" says how much.
+If there is anything in 2, 3, 4 or 5, the event "site recovered" names it before it is done.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import logging
 from datasites.audit_events import Event
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
-from datasites.standing import settle_ended
+from datasites.standing import ended_in_the_log, settle_ended
 from policies.findings import refuse
 
 ENDS = {
@@ -43,39 +44,42 @@ def recover(site: OpenSite) -> None:
     Raises:
         RecordError: Records or log cannot be written.
     """
-    requests = settle_ended(site)
-    runs = site.ledger.unsettled()
-    by_fate: dict[str, list[RunId]] = {"settled": [], "interrupted": [], "not started": []}
-    for run in runs:
-        by_fate[_recover(site, run)].append(run)
-    site.ledger.clear([*by_fate["interrupted"], *by_fate["not started"]])
-    if not requests and not runs:
-        return
-    logger.warning("recovered requests=%s runs=%s", requests, by_fate)
-    site.audit.append(
-        Event.SITE_RECOVERED,
-        "site",
-        site.config.name,
-        requests_ended=[f"R-{number}" for number in requests],
-        runs_settled=[str(run) for run in by_fate["settled"]],
-        runs_interrupted=[str(run) for run in by_fate["interrupted"]],
-        runs_not_started=[str(run) for run in by_fate["not started"]],
-    )
-
-
-def _recover(site: OpenSite, run: RunId) -> str:
-    """Bring one run that did not end in the records to where it may go on."""
-    events = site.unsettled.get(str(run), [])
-    told = [event for event in events if event in ENDS]
-    if told:
-        site.ledger.settle(run, _outcome(site, run, ENDS[told[-1]]))
-        return "settled"
-    if Event.RUN_STARTED not in events:
-        return "not started"
-    if events[-1] is not Event.RUN_INTERRUPTED:
+    requests, runs = ended_in_the_log(site), site.ledger.unsettled()
+    last = {run: _last_told(site, run) for run in runs}
+    settled = [run for run in runs if last[run] in ENDS]
+    interrupted = [run for run in runs if last[run] is Event.RUN_STARTED]
+    not_started = [run for run in runs if run not in {*settled, *interrupted}]
+    if requests or runs:
+        logger.warning(
+            "recovering requests=%s settled=%s interrupted=%s not_started=%s",
+            requests, settled, interrupted, not_started,
+        )  # fmt: skip
+        site.audit.append(
+            Event.SITE_RECOVERED,
+            "site",
+            site.config.name,
+            requests_ended=[f"R-{number}" for number in requests],
+            runs_settled=[str(run) for run in settled],
+            runs_interrupted=[str(run) for run in interrupted],
+            runs_not_started=[str(run) for run in not_started],
+        )
+    settle_ended(site, requests)
+    for run in settled:
+        site.ledger.settle(run, _outcome(site, run, ENDS[last[run]]))
+    for run in interrupted:
         site.audit.append(Event.RUN_INTERRUPTED, "site", str(run), reason="the site had stopped")
-    site.ledger.interrupt(run)
-    return "interrupted"
+        site.ledger.interrupt(run)
+    site.ledger.clear()
+
+
+def _last_told(site: OpenSite, run: RunId) -> Event:
+    """The last start, interruption or end of a run in the log; as if interrupted if none is."""
+    told = [
+        event
+        for event in site.unsettled.get(str(run), [])
+        if event in ENDS or event in (Event.RUN_STARTED, Event.RUN_INTERRUPTED)
+    ]
+    return told[-1] if told else Event.RUN_INTERRUPTED
 
 
 def _outcome(site: OpenSite, run: RunId, state: RunState) -> Outcome:

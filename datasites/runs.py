@@ -171,6 +171,10 @@ def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> Un
     if under_way is not None:
         check_same(run, under_way.arguments, arguments)
         return under_way
+    if site.ledger.has_lost_its_end(run):
+        reason = "its end could not be recorded"
+        site.audit.append(Event.RUN_INTERRUPTED, "site", str(run), reason=reason)
+        site.ledger.interrupt(run)
     earlier = site.ledger.reserve(
         run, order.approval, terms.runs, order.policy.runs.per_day, arguments
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy import select
 
@@ -86,23 +87,24 @@ def expire_due(site: OpenSite, syft: SyftSide, now: dt.datetime) -> list[int]:
     return ended
 
 
-def settle_ended(site: OpenSite) -> list[int]:
-    """Let the records say what the log says was denied, revoked or withdrawn. Their numbers.
+def ended_in_the_log(site: OpenSite) -> list[int]:
+    """Requests that the log says were denied, revoked or withdrawn, and the records do not yet.
 
     A site that dies between the line and the record comes back with a request that seems to wait.
     """
+    waiting = find_requests(site, states=UNDECIDED | {RequestState.APPROVED})
+    return [row.id for row in waiting if row.id in site.ended]
+
+
+def settle_ended(site: OpenSite, numbers: Sequence[int]) -> None:
+    """Let the records of some requests say what the log says of their end."""
     states = {
         Event.REQUEST_DENIED: RequestState.DENIED,
         Event.REQUEST_REVOKED: RequestState.REVOKED,
         Event.REQUEST_WITHDRAWN: RequestState.WITHDRAWN,
     }
-    mended = []
-    with site.deciding:
-        for row in find_requests(site, states=UNDECIDED | {RequestState.APPROVED}):
-            if (event := site.ended.get(row.id)) is not None:
-                _settle(site, row.id, states[event], "as the audit log says")
-                mended.append(row.id)
-    return mended
+    for number in numbers:
+        _settle(site, number, states[site.ended[number]], "as the audit log says")
 
 
 def _settle(site: OpenSite, number: int, state: RequestState, reason: str) -> None:

@@ -290,7 +290,7 @@ def test_outcome_that_was_kept_is_found_whole_or_not_at_all(ledger: Ledger, tmp_
     for cut in range(len(whole) - len(RELEASED.payload)):
         path.write_bytes(whole[:cut])
         assert ledger.kept(run()) is None
-    ledger.clear([run()])
+    ledger.clear()
     assert ledger.kept(run()) is None
     assert results(tmp_path) == []
 
