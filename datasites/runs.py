@@ -64,7 +64,21 @@ class Asked:
     attempt: int
 
 
-def run_job(site: OpenSite, asked: Asked, weights: bytes, config_json: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class RunAnswer:
+    """What the researcher is told about a run.
+
+    Attributes:
+        receipt: JSON: run, state, seconds; of a released update also metrics, examples, sha256,
+            repeated.
+        arrays: The update (safetensors; names start with `weights/` or `counts/`), else empty.
+    """
+
+    receipt: str
+    arrays: bytes = b""
+
+
+def run_job(site: OpenSite, asked: Asked, weights: bytes, config_json: str) -> RunAnswer:
     """Run approved code once and give what may leave, or say that it is under way.
 
     Args:
@@ -72,11 +86,6 @@ def run_job(site: OpenSite, asked: Asked, weights: bytes, config_json: str) -> d
         asked: Which run.
         weights: Named arrays (safetensors).
         config_json: The job's arguments as a JSON object.
-
-    Returns:
-        `arrays` (safetensors; names start with `weights/` or `counts/`) and `receipt` (JSON: run,
-        state, metrics, examples, sha256, seconds, repeated). Of a run that is under way: no arrays,
-        and a receipt with run, state and seconds.
 
     Raises:
         RunRefused: With every reason; nothing of the data is in them.
@@ -90,7 +99,7 @@ def run_job(site: OpenSite, asked: Asked, weights: bytes, config_json: str) -> d
     return _wait(site, asked.account, found)
 
 
-def ask_again(site: OpenSite, asked: Asked) -> dict[str, Any]:
+def ask_again(site: OpenSite, asked: Asked) -> RunAnswer:
     """What came of a run that was under way, in the form of `run_job`.
 
     The state in the receipt is `unknown` when the site has no outcome and the run is not under way:
@@ -162,7 +171,9 @@ def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> Un
     contract = terms.contract or Contract()
     if findings := check_arguments(config, terms) + check_weights(sent, contract):
         raise RunRefused(findings)
-    arguments = hashlib.sha256(weights + b"\0" + config_json.encode()).hexdigest()
+    digest = hashlib.sha256(weights)
+    digest.update(b"\0" + config_json.encode())
+    arguments = digest.hexdigest()
     under_way = site.under_way.of(run.request)
     if under_way is not None and under_way.run != run:
         raise _refused("run.busy", f"run {under_way.run} is under way",
@@ -187,19 +198,19 @@ def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> Un
     return site.under_way.begin(run, arguments, terms.version, work)
 
 
-def _wait(site: OpenSite, account: str, under_way: UnderWay) -> dict[str, Any]:
+def _wait(site: OpenSite, account: str, under_way: UnderWay) -> RunAnswer:
     outcome = site.under_way.wait_for(under_way, site.config.answer_within_s)
     if outcome is None:
         return _told(under_way.run, "running", under_way.seconds)
     return _answer(site, account, under_way.run, outcome)
 
 
-def _told(run: RunId, state: str, seconds: float = 0) -> dict[str, Any]:
+def _told(run: RunId, state: str, seconds: float = 0) -> RunAnswer:
     receipt = {"run": str(run), "state": state, "seconds": round(seconds, 3)}
-    return {"arrays": b"", "receipt": json.dumps(receipt)}
+    return RunAnswer(json.dumps(receipt))
 
 
-def _answer(site: OpenSite, account: str, run: RunId, outcome: Outcome) -> dict[str, Any]:
+def _answer(site: OpenSite, account: str, run: RunId, outcome: Outcome) -> RunAnswer:
     """The answer to somebody who asked for a run that has ended."""
     first = site.under_way.take(run)
     if outcome.state is not RunState.RELEASED:
@@ -209,7 +220,7 @@ def _answer(site: OpenSite, account: str, run: RunId, outcome: Outcome) -> dict[
             Event.UPDATE_REPEATED, account, str(run), update_sha256=outcome.answer["sha256"]
         )
     receipt = {**outcome.answer, "state": outcome.state.value, "repeated": not first}
-    return {"arrays": outcome.payload, "receipt": json.dumps(receipt)}
+    return RunAnswer(json.dumps(receipt), outcome.payload)
 
 
 def _own_request(site: OpenSite, account: str, syft_code: str) -> RequestRow:

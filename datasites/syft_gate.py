@@ -34,7 +34,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 from pydantic import EmailStr, TypeAdapter
 from sqlalchemy import delete
-from syft.client.api import ServerIdentity, SyftAPICall, SyftAPIData
+from syft.client.api import ServerIdentity, SyftAPICall
 from syft.serde.serialize import _serialize
 from syft.server.credentials import SyftVerifyKey, UserLoginCredentials
 from syft.server.datasite import Datasite
@@ -70,9 +70,19 @@ from datasites.records import Nonce, PublishedDataset
 from datasites.refusal_log import RefusalLog
 from datasites.request_states import RequestState
 from datasites.requests import find_requests, submit_request, withdraw_request
-from datasites.runs import Asked, ask_again, run_job
+from datasites.runs import Asked, RunAnswer, ask_again, run_job
 from policies.contract import Terms
-from policies.envelope import MAXIMUM_SKEW_S, Call, Envelope, open_envelope, read_call
+from policies.envelope import (
+    ANSWER,
+    CALL,
+    MAXIMUM_SKEW_S,
+    Call,
+    Envelope,
+    join_message,
+    open_envelope,
+    read_call,
+    signed_part,
+)
 from policies.findings import encode_refusal, refuse
 
 logger = logging.getLogger(__name__)
@@ -123,13 +133,20 @@ class Gate:
     # --- from the network ------------------------------------------------------------------
 
     def answer(self, body: bytes) -> bytes:
-        """The signed answer to one call; a refusal is an answer too."""
+        """The signed answer to one call; a refusal is an answer too.
+
+        Arrays are the answer's payload: syft's own serialisation would copy them many times.
+        """
         caller: Caller | None = None
+        payload = b""
         try:
             envelope = _open(body)
             caller = self._caller(SyftVerifyKey(verify_key=VerifyKey(envelope.key)))
             call = self._admit(caller, envelope.message)
-            result = SyftSuccess(message="", value=self._dispatch(caller, call))
+            value = self._dispatch(caller, call)
+            if isinstance(value, RunAnswer):
+                payload, value = value.arrays, value.receipt
+            result = SyftSuccess(message="", value=value)
         except CallRefused as refused:
             result = self._refused(caller, str(refused))
         except RunRefused as refused:
@@ -142,8 +159,10 @@ class Gate:
         except Exception:
             logger.exception("a call failed")
             result = SyftError(message="The site could not answer this call; its log says why.")
-        signed = SyftAPIData(data=result).sign(self._datasite.signing_key)
-        return bytes(_serialize(signed, to_bytes=True))
+        message = join_message(bytes(_serialize(result, to_bytes=True)), payload)
+        key = self._datasite.signing_key.signing_key
+        signature = key.sign(signed_part(ANSWER, message)).signature
+        return Envelope(bytes(key.verify_key), signature, message).to_bytes()
 
     def public_metadata(self) -> dict[str, str]:
         """What anyone may know: the site's name and the ids that calls and answers carry."""
@@ -262,7 +281,7 @@ class Gate:
         attempt: int,
         weights: bytes,
         config: str,
-    ) -> dict[str, Any]:
+    ) -> RunAnswer:
         """What happens instead of `UserCodeService._call`; syft's status and owner still count."""
         caller = self._caller(context.credentials)
         asked = self._asked(code, caller, {"round": round, "attempt": attempt})
@@ -492,7 +511,7 @@ def _open(body: bytes) -> Envelope:
     if envelope is None:
         raise CallRefused("This is not a call of the federation client.")
     try:
-        VerifyKey(envelope.key).verify(envelope.message, envelope.signature)
+        VerifyKey(envelope.key).verify(signed_part(CALL, envelope.message), envelope.signature)
     except (BadSignatureError, ValueError) as error:
         raise CallRefused("The signature of the call is not valid.") from error
     return envelope
@@ -535,7 +554,7 @@ def _replace_execution() -> None:
     @as_result(SyftException)  # type: ignore[untyped-decorator]
     def _call(
         self: UserCodeService, context: AuthedServiceContext, uid: UID, **arguments: Any
-    ) -> dict[str, Any]:
+    ) -> RunAnswer:
         code = self.stash.get_by_uid(context.credentials, uid=uid).unwrap()
         return _gates[context.server.id].carry_out(context, code, **arguments)
 

@@ -1,13 +1,18 @@
-"""How a researcher's call travels: who, signature, message; and when, so that it works only once.
+"""How calls and answers travel: who, signature, message; and when, so that a call works only once.
 
-An envelope is the Ed25519 verify key (32 bytes), the signature of the message (64 bytes) and the
-message. A message is a JSON header with its length before it (4 bytes, big-endian), and a payload
-for arrays. It is not syft's own serialisation: that builds objects of the sender's choice, and its
-parser can be crashed by a few bytes. The site makes the syft API call from the plain values.
+An envelope is the Ed25519 verify key (32 bytes), the signature (64 bytes) and the message. What is
+signed is the purpose and the SHA-256 of the message: Ed25519 itself would read arrays of 100 MB
+twice, with a slower digest. A message is a head with its length before it (4 bytes, big-endian),
+and a payload for arrays.
+
+The head of a call is JSON, not syft's own serialisation: that builds objects of the sender's
+choice, and its parser can be crashed by a few bytes. The site makes the syft API call from the
+plain values. The head of an answer is what syft answers, as syft writes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
@@ -20,6 +25,9 @@ HEADER_BYTES = 2_000_000
 """Largest header: a job's text and its terms."""
 MAXIMUM_SKEW_S = 300
 """How far the clocks of researcher and site may differ."""
+
+CALL, ANSWER = b"sitegate call\n", b"sitegate answer\n"
+"""What a signature is for; one for the other is not valid."""
 
 _FIELDS = {"site", "path", "arguments", "sent_at", "nonce"}
 
@@ -34,7 +42,7 @@ class Envelope:
 
     def to_bytes(self) -> bytes:
         """The envelope as it is sent."""
-        return self.key + self.signature + self.message
+        return b"".join((self.key, self.signature, self.message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,25 @@ class Call:
                 "nonce": self.nonce,
             }
         )
-        return struct.pack(">I", len(header)) + header + self.payload
+        return join_message(header, self.payload)
+
+
+def signed_part(purpose: bytes, message: bytes) -> bytes:
+    """What is signed of a message: `CALL` or `ANSWER`, and the message's digest."""
+    return purpose + hashlib.sha256(message).digest()
+
+
+def join_message(head: bytes, payload: bytes = b"") -> bytes:
+    """A message of a head and a payload."""
+    return b"".join((struct.pack(">I", len(head)), head, payload))
+
+
+def split_message(message: bytes) -> tuple[bytes, bytes] | None:
+    """Head and payload of a message, None if it is cut off."""
+    if len(message) < 4:
+        return None
+    end = 4 + struct.unpack_from(">I", message)[0]
+    return (message[4:end], message[end:]) if end <= len(message) else None
 
 
 def open_envelope(body: bytes) -> Envelope | None:
@@ -81,13 +107,11 @@ def open_envelope(body: bytes) -> Envelope | None:
 
 def read_call(message: bytes) -> Call | None:
     """The call in a message, None if it is not one."""
-    if len(message) < 4:
-        return None
-    length = struct.unpack_from(">I", message)[0]
-    if length > HEADER_BYTES or 4 + length > len(message):
+    parts = split_message(message)
+    if parts is None or len(parts[0]) > HEADER_BYTES:
         return None
     try:
-        header = json.loads(message[4 : 4 + length])
+        header = json.loads(parts[0])
     except (ValueError, RecursionError):  # also numbers of thousands of digits
         return None
     if not isinstance(header, dict) or set(header) != _FIELDS:
@@ -100,7 +124,7 @@ def read_call(message: bytes) -> Call | None:
         return None
     if not _is_whole(header["sent_at"]):
         return None
-    return Call(payload=message[4 + length :], **header)
+    return Call(payload=parts[1], **header)
 
 
 def _is_text(value: object) -> bool:

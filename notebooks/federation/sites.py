@@ -21,13 +21,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import requests
+import urllib3
 import yaml
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from federation.errors import ConnectionLostError, FederationError, RefusedError
 from policies.document import Policy
-from policies.envelope import Call, Envelope
+from policies.envelope import (
+    ANSWER,
+    CALL,
+    Call,
+    Envelope,
+    open_envelope,
+    signed_part,
+    split_message,
+)
 from policies.findings import decode_refusal
 from policies.request_rules import Requester
 from policies.strict import Strict, validation_sentences
@@ -72,7 +83,7 @@ class Site:
         self.bytes_sent = self.bytes_received = 0
         """What calls and answers had in their bodies since the connection was made."""
         syft = _syft()
-        metadata = self._get("/api/v2/metadata").json()
+        metadata = json.loads(self._get("/api/v2/metadata"))
         self._server_uid = str(metadata["server_uid"])
         self._server_key = str(metadata["verify_key"])
         login = self._post("/api/v2/login", json.dumps({"email": email, "password": password}))
@@ -115,11 +126,22 @@ class Site:
     def call(self, path: str, payload: bytes = b"", **arguments: str | int) -> Any:
         """Make one signed call of a syft API path and give its value.
 
+        Args:
+            path: The path.
+            payload: Arrays that the call carries.
+            arguments: Its other arguments.
+
         Raises:
             RefusedError: The site refused, with findings.
             ConnectionLostError: It did not answer.
             FederationError: It refused in a sentence, or the answer is not signed by the site.
         """
+        return self.call_for_arrays(path, payload, **arguments)[0]
+
+    def call_for_arrays(
+        self, path: str, payload: bytes = b"", **arguments: str | int
+    ) -> tuple[Any, bytes]:
+        """As `call`; the value, and the arrays that the answer carries."""
         syft = _syft()
         message = Call(
             site=self._server_uid,
@@ -129,19 +151,36 @@ class Site:
             sent_at=int(time.time() * 1000),
             nonce=secrets.token_hex(16),
         ).to_bytes()
-        signature = self._key.signing_key.sign(message).signature
+        signature = self._key.signing_key.sign(signed_part(CALL, message)).signature
         key = self._key.verify_key.verify_key.encode()
-        body = self._post("/api/v2/api_call", Envelope(key, signature, message).to_bytes())
-        signed = syft.deserialize(body, from_bytes=True)
-        if str(signed.credentials) != self._server_key or not signed.is_valid:
-            raise FederationError(f"the answer was not signed by {self.name}; do not go on")
-        answer = signed.message.data
+        head, arrays = self._opened(
+            self._post("/api/v2/api_call", Envelope(key, signature, message).to_bytes())
+        )
+        answer = syft.deserialize(head, from_bytes=True)
         if isinstance(answer, syft.SyftError):
             findings = decode_refusal(answer.message)
             if findings is not None:
                 raise RefusedError(getattr(self, "title", self.name), findings)
             raise FederationError(f"{self.name}: {answer.message}")
-        return answer.value
+        return answer.value, arrays
+
+    def _opened(self, body: bytes) -> tuple[bytes, bytes]:
+        """Head and payload of an answer that this site signed."""
+        envelope = open_envelope(body)
+        try:
+            if envelope is None or envelope.key.hex() != self._server_key:
+                raise BadSignatureError
+            VerifyKey(envelope.key).verify(
+                signed_part(ANSWER, envelope.message), envelope.signature
+            )
+        except BadSignatureError as error:
+            raise FederationError(
+                f"the answer was not signed by {self.name}; do not go on"
+            ) from error
+        parts = split_message(envelope.message)
+        if parts is None:
+            raise FederationError(f"the answer of {self.name} cannot be read")
+        return parts
 
     def __repr__(self) -> str:
         return f"Site({self.name!r}, {self.url!r}, datasets={len(self.datasets)})"
@@ -156,35 +195,40 @@ class Site:
         assert isinstance(session, requests.Session)  # noqa: S101  for the type checker
         return session
 
-    def _get(self, path: str) -> requests.Response:
+    def _get(self, path: str) -> bytes:
         return self._send("GET", path, None)
 
     def _post(self, path: str, body: str | bytes) -> bytes:
-        return self._send("POST", path, body).content
+        return self._send("POST", path, body)
 
-    def _send(self, method: str, path: str, body: str | bytes | None) -> requests.Response:
+    def _send(self, method: str, path: str, body: str | bytes | None) -> bytes:
+        lost = ConnectionLostError(f"{self.name} at {self.url} does not answer")
         try:
             response = self._session().request(
-                method, self.url + path, data=body, timeout=(CONNECT_S, ANSWER_S)
+                method, self.url + path, data=body, timeout=(CONNECT_S, ANSWER_S), stream=True
             )
+            content = bytes(response.raw.read())  # at once: `content` joins pieces of 10 kB
         except requests.exceptions.SSLError as error:
             raise FederationError(
                 f"{self.name} at {self.url} shows a certificate that the authority in the roster "
                 "did not sign; ask the hospital for its authority file"
             ) from error
+        except urllib3.exceptions.HTTPError as error:  # the answer was cut off
+            raise lost from error
         except OSError as error:
             if isinstance(error, requests.exceptions.RequestException):
-                raise ConnectionLostError(f"{self.name} at {self.url} does not answer") from error
+                raise lost from error
             raise FederationError(
                 f"the authority file {self._authority} of {self.name} cannot be read"
             ) from error
         self.bytes_sent += len(body or b"")
-        self.bytes_received += len(response.content)
+        self.bytes_received += len(content)
         if response.status_code == 413:
-            raise FederationError(f"{self.name}: {response.text or 'the call is too large'}")
+            text = content.decode(errors="replace")
+            raise FederationError(f"{self.name}: {text or 'the call is too large'}")
         if response.status_code != 200:
             raise ConnectionLostError(f"{self.name} answered with HTTP {response.status_code}")
-        return response
+        return content
 
 
 def connect(

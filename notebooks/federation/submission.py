@@ -304,17 +304,19 @@ class Study:
         while state in (UNKNOWN, RUNNING):
             asked_at = time.monotonic()
             if state == UNKNOWN:
-                answer = site.call("code.call", payload, config=arguments, **numbers)
+                told, packed = site.call_for_arrays(
+                    "code.call", payload, config=arguments, **numbers
+                )
             else:
-                answer = site.call("sitegate.outcome", **numbers)
-            receipt = json.loads(answer["receipt"])
+                told, packed = site.call_for_arrays("sitegate.outcome", **numbers)
+            receipt = json.loads(told)
             state = receipt["state"]
             if state == RUNNING:
                 if while_running is not None:
                     while_running(receipt["seconds"])
                 # A site that stops, or answers many, does not let a call wait.
                 time.sleep(max(0.0, asked_at + LEAST_WAIT_S - time.monotonic()))
-        arrays = unpack(answer["arrays"])
+        arrays = unpack(packed)
         return RunUpdate(
             weights=_group(arrays, "weights/"),
             counts=_group(arrays, "counts/"),

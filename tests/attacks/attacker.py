@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from federation.sites import Site
-from policies.envelope import Envelope
+from policies.envelope import CALL, Envelope, signed_part
 from policies.findings import Finding, decode_refusal
 
 with warnings.catch_warnings():
@@ -109,15 +109,16 @@ def serialise(thing: Any) -> bytes:
 
 def sign(message: bytes, key: SyftSigningKey) -> bytes:
     """Any bytes in a valid envelope."""
-    signature = key.signing_key.sign(message).signature
+    signature = key.signing_key.sign(signed_part(CALL, message)).signature
     return Envelope(key.verify_key.verify_key.encode(), signature, message).to_bytes()
 
 
 @dataclass
 class Answer:
-    """What came back: a value, or a refusal with its text and findings."""
+    """What came back: a value and arrays, or a refusal with its text and findings."""
 
     value: Any = None
+    arrays: bytes = b""
     refusal: str = ""
     findings: list[Finding] = field(default_factory=list)
 
@@ -137,13 +138,11 @@ def post(site: Site, body: bytes) -> Answer:
 
 def read_answer(site: Site, content: bytes) -> Answer:
     """The answer in the site's bytes."""
-    signed = _deserialize(content, from_bytes=True)
-    assert str(signed.credentials) == site._server_key
-    assert signed.is_valid
-    data = signed.message.data
+    head, arrays = site._opened(content)
+    data = _deserialize(head, from_bytes=True)
     if isinstance(data, SyftError):
         return Answer(refusal=data.message, findings=decode_refusal(data.message) or [])
-    return Answer(value=data.value)
+    return Answer(data.value, arrays)
 
 
 def attack(site: Site, path: str, **kwargs: Any) -> Answer:

@@ -78,7 +78,7 @@ def test_a_recorded_run_does_not_run_or_return_again(fortress):
             "config": '{"rate":0.5}',
         },
     ).body(fortress.rita)
-    assert post(fortress.rita, body).value["arrays"]
+    assert post(fortress.rita, body).arrays
     assert post(fortress.rita, body).value is None
 
 

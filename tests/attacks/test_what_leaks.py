@@ -379,7 +379,7 @@ def test_another_researchers_code_cannot_be_called(victim, round_number):
     assert "rita" not in answer.refusal
     charged = "SELECT count(*) FROM runs WHERE request = ?"
     assert victim.sql(charged, study.requests["st-marys"]) == [(1,)]
-    assert attack(victim.rita, "code.call", **kwargs).value["arrays"]
+    assert attack(victim.rita, "code.call", **kwargs).arrays
     assert [(e["event"], e["actor"]) for e in events] == [("call refused", "mallory@uni.example")]
 
 

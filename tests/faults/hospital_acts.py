@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import sqlite3
@@ -20,7 +21,9 @@ from datasites.open_site import OpenSite
 from datasites.records import RehearsalRow, RequestRow
 from datasites.recovery import recover
 from datasites.rehearsal import Rehearsal, latest_rehearsal
-from datasites.runs import Asked, ask_again, run_job
+from datasites.requests import withdraw_request
+from datasites.runs import Asked, RunAnswer, ask_again, run_job
+from datasites.standing import expire_due
 from open_sites import OWNER, RITA, RecordedSyft, open_site, submit
 from policies.arrays import pack
 from tests.faults.durable_steps import Steps
@@ -58,6 +61,7 @@ class Seen:
         runs: Run id -> state and starts.
         results: Names of the files of outcomes, half-written ones too.
         recoveries: What each start after a crash told.
+        under_decision: Names of the files of decisions that are not in the records yet.
     """
 
     events: list[tuple[str, str]]
@@ -68,6 +72,7 @@ class Seen:
     runs: dict[str, tuple[str, int]]
     results: list[str]
     recoveries: list[dict[str, Any]]
+    under_decision: list[str]
 
     def of(self, subject: str) -> list[str]:
         """The events with this subject."""
@@ -161,8 +166,12 @@ def _decided(site: OpenSite, syft: RecordedSyft, number: int, verb: str) -> str:
                 deny(site, syft, number, OWNER, "a test")
             case "changes":
                 request_changes(site, number, OWNER, "a test")
-            case _:
+            case "revoke":
                 revoke(site, syft, number, OWNER, "a test")
+            case "withdraw":
+                withdraw_request(site, syft, RITA, number, "a test")
+            case "expire":
+                expire_due(site, syft, dt.datetime.now(dt.UTC) + dt.timedelta(days=365))
     except (SiteError, RunRefused) as error:
         return str(error)
     return "done"
@@ -207,6 +216,7 @@ def look(site: Site) -> Seen:
         runs=runs,
         results=sorted(path.name for path in (site.state / "results").iterdir()),
         recoveries=[line["detail"] for line in lines if line["event"] == Event.SITE_RECOVERED],
+        under_decision=sorted(path.name for path in (site.state / "decisions").glob("*")),
     )
 
 
@@ -219,15 +229,14 @@ def _asked(site: OpenSite, code: str, round: int) -> Asked:
     return Asked(RITA, code, True, handle("chest-xray", version), round, 1)
 
 
-def _answer(call: Callable[[], dict[str, Any]]) -> Answer:
+def _answer(call: Callable[[], RunAnswer]) -> Answer:
     try:
         answer = call()
     except RunRefused as refused:
         return Answer(words=" ".join(finding.sentence for finding in refused.findings))
     except RecordError as error:  # the gate says it in a sentence of its own
         return Answer(words=f"The site cannot write its records: {error}")
-    receipt = json.loads(answer["receipt"])
-    arrays = answer["arrays"]
+    receipt, arrays = json.loads(answer.receipt), answer.arrays
     sha256 = hashlib.sha256(arrays).hexdigest() if arrays else ""
     assert sha256 == receipt.get("sha256", "")
     return Answer(sha256, receipt["state"], repeated=receipt.get("repeated", False))

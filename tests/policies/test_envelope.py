@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.envelope import HEADER_BYTES, Call, Envelope, open_envelope, read_call
+from policies import envelope
+from policies.envelope import (
+    HEADER_BYTES,
+    Call,
+    Envelope,
+    join_message,
+    open_envelope,
+    read_call,
+    signed_part,
+    split_message,
+)
 
 CALL = Call("0" * 32, "code.call", 1_000, "f" * 32, {"uid": "1" * 32, "round": 3}, b"arrays")
 
@@ -75,6 +86,26 @@ def test_any_bytes_are_read_or_refused_without_an_error(message: bytes) -> None:
 
 
 def test_an_envelope_is_opened_into_its_three_parts() -> None:
-    envelope = Envelope(b"k" * 32, b"s" * 64, b"m")
-    assert open_envelope(envelope.to_bytes()) == envelope
-    assert open_envelope(envelope.to_bytes()[:-1]) is None
+    written = Envelope(b"k" * 32, b"s" * 64, b"m")
+    assert open_envelope(written.to_bytes()) == written
+    assert open_envelope(written.to_bytes()[:-1]) is None
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50))
+def test_every_message_is_split_where_it_was_joined(head: bytes, payload: bytes) -> None:
+    assert split_message(join_message(head, payload)) == (head, payload)
+
+
+@pytest.mark.parametrize("message", [b"", b"abc", join_message(b"head")[:-1]])
+def test_a_message_that_is_cut_off_is_not_split(message: bytes) -> None:
+    assert split_message(message) is None
+
+
+def test_what_is_signed_is_the_purpose_and_the_digest_of_every_byte() -> None:
+    signed = {
+        signed_part(purpose, message)
+        for purpose in (envelope.CALL, envelope.ANSWER)
+        for message in (b"", b"m", b"n", b"m\0")
+    }
+    assert len(signed) == 8
+    assert signed_part(envelope.CALL, b"") == b"sitegate call\n" + hashlib.sha256(b"").digest()
