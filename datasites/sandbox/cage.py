@@ -1,7 +1,8 @@
 """The site's side of a cage: starts it, sends runs in, checks what comes out, ends it in time.
 
-One cage holds one dataset version and runs one job at a time, each in a fresh child process. A
-cage that exceeds its time, breaks, or answers nonsense is ended and replaced by a new one.
+One cage holds one dataset version and runs one job at a time, each in a fresh child process that
+the cage itself ends when its time is over. A cage that does not, breaks, or answers nonsense is
+ended and replaced by a new one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 from datasites.errors import SandboxError
 from datasites.sandbox.bubblewrap import Bubblewrap, wall_in
-from datasites.sandbox.seccomp import seccomp_filter
+from datasites.sandbox.seccomp import cage_filter, run_filter
 from datasites.sandbox.worker import ERRORS
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
@@ -33,6 +34,8 @@ from policies.update_rules import Update
 
 WORKER = Path(__file__).with_name("worker.py")
 START_S = 120
+GRACE_S = 3.0
+"""How much longer than a run's time a cage may take to end it and to clean up."""
 SCRATCH_MB = 64
 HEADER_BYTES = 200_000
 KINDS = frozenset(
@@ -61,12 +64,12 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunTrace:
-    """What a run that was watched did, as it says itself: for readers, not for rules.
+    """What a run did, as it says itself: for readers, not for rules.
 
     Attributes:
-        calls: What the text called, and how often.
+        calls: What the text called, and how often; told by a run that is watched.
         attempts: What it tried that honest training does not: files, sockets, processes.
-        memory_mb: Memory used at most, beside the libraries, MiB.
+        memory_mb: Memory used at most, beside the libraries, MiB; told by a run that is watched.
     """
 
     calls: tuple[tuple[str, int], ...] = ()
@@ -184,7 +187,7 @@ class Cage:
                 "output_bytes": output_bytes,
             },
         }
-        deadline = time.monotonic() + limits.time_s
+        deadline = time.monotonic() + limits.time_s + (GRACE_S if self._bwrap else 0)
         try:
             _send(process, header, job.weights, deadline)
             answer, payload = _receive(process, 2 * output_bytes + 2 * 65_536, deadline)
@@ -201,22 +204,24 @@ class Cage:
             undeclared, seconds = _keys(answer["undeclared"]), float(answer["seconds"])
             return RunResult(_update(answer, payload), undeclared, log, seconds, trace)
         except (MalformedArraysError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise RunFailed("NotAnUpdate", log) from error
+            raise RunFailed("NotAnUpdate", log, trace) from error
 
     def _ensure_started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        self._end()
         if self._closed:
             raise SandboxError("the site is stopping")
         arguments = ["-I", "-B", "-X", "utf8"]
-        with _readable(seccomp_filter()) as seccomp:
+        with _readable(cage_filter()) as seccomp:
             if self._bwrap is None:
                 command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
             else:
                 walls = wall_in(self._bwrap, self._dataset, WORKER, SCRATCH_MB, seccomp)
                 command = [*walls, sys.executable, *arguments, "/worker.py", "/data"]
+            refused = run_filter().hex() if self._bwrap else ""
             process = subprocess.Popen(
-                [*command, str(self._threads)],
+                [*command, str(self._threads), refused],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -1,8 +1,11 @@
-"""The system calls that a cage refuses, as a seccomp filter for Linux on x86-64.
+"""The system calls that a cage refuses, as seccomp filters for Linux on x86-64.
 
 Honest training code needs none of them. They make things that outlive a run or reach past the
 cage's walls: kernel keyrings, IPC objects, sockets of every family, other processes' limits and
 priorities, tracing, namespaces, mounts, kernel modules, io_uring. A refused call fails with EPERM.
+
+`cage_filter` is for everything inside; `run_filter` comes on top of it in each run, for what the
+program that starts the runs has to do itself when it cleans up after them.
 
 References:
     Linux, Documentation/userspace-api/seccomp_filter.rst; linux/filter.h; linux/audit.h.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterable
 
 REFUSED = {
     "socket": 41, "socketpair": 53, "shmget": 29, "shmat": 30, "semget": 64, "msgget": 68,
@@ -30,17 +34,58 @@ REFUSED = {
 }  # fmt: skip
 """Name -> number of the calls that are refused whatever their arguments."""
 
+CHANGES = {
+    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93,
+    "lchown": 94, "fchownat": 260, "utime": 132, "utimes": 235, "futimesat": 261,
+    "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
+    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
+    "file_setattr": 469,
+}  # fmt: skip
+"""Name -> number of the calls that change what a file is beside its content."""
+
 PRLIMIT64 = 302
 """Allowed on the calling process (pid 0), which is how limits are read; refused on others."""
+FCNTL, WRITE_HINTS = 72, (1036, 1038)
+"""The kernel remembers a write hint with a file that is only read, for as long as it knows it."""
 
 _ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 _X32 = 0x40000000  # numbers of the x32 interface start here
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in seccomp_data
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
 
+Program = list[tuple[int, int, int, int]]
 
-def seccomp_filter() -> bytes:
+
+def cage_filter() -> bytes:
+    """The filter of a whole cage."""
+    hints: Program = []
+    for hint in WRITE_HINTS:
+        hints += [(_JUMP_EQUAL, 0, 1, hint), (_RETURN, 0, 0, _REFUSE)]
+    return _encoded(
+        [
+            *_refused(REFUSED.values()),
+            *((_JUMP_EQUAL, 0, 4, PRLIMIT64), (_LOAD, 0, 0, _FIRST_ARGUMENT)),
+            *((_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)),
+            *((_JUMP_EQUAL, 0, len(hints) + 2, FCNTL), (_LOAD, 0, 0, _SECOND_ARGUMENT)),
+            *(*hints, (_RETURN, 0, 0, _ALLOW)),
+        ]
+    )
+
+
+def run_filter() -> bytes:
+    """What a run is refused beside what the whole cage is."""
+    return _encoded(_refused(CHANGES.values()))
+
+
+def _refused(numbers: Iterable[int]) -> Program:
+    found: Program = []
+    for number in sorted(numbers):
+        found += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    return found
+
+
+def _encoded(rules: Program) -> bytes:
     """The filter as the kernel reads it: 8 bytes per instruction of classic BPF."""
     program = [
         (_LOAD, 0, 0, _ARCH),
@@ -49,14 +94,7 @@ def seccomp_filter() -> bytes:
         (_LOAD, 0, 0, _NUMBER),
         (_JUMP_GREATER_EQUAL, 0, 1, _X32),
         (_RETURN, 0, 0, _REFUSE),
-    ]
-    for number in sorted(REFUSED.values()):
-        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
-    program += [
-        (_JUMP_EQUAL, 0, 3, PRLIMIT64),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_JUMP_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _REFUSE),
+        *rules,
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)

@@ -1,8 +1,9 @@
 """The program inside the cage: imports the libraries once, then forks one child per run.
 
-It is started as `python -I worker.py DATA THREADS` and speaks frames over its standard input and
-output. It imports nothing of this project. The parent process in the cage never touches foreign
-code; each run is a child of its own, and everything it leaves behind is ended and wiped away.
+It is started as `python -I worker.py DATA THREADS [FILTER]` and speaks frames over its standard
+input and output; FILTER is a seccomp filter for runs, in hex. It imports nothing of this project.
+The parent process in the cage never touches foreign code; each run is a child of its own, and
+everything it leaves behind is ended and wiped away.
 
 A frame is two parts, each an 8-byte big-endian length and that many bytes: a JSON header and a
 binary payload. A request's payload is the weights, an answer's the returned arrays (safetensors).
@@ -32,8 +33,9 @@ from typing import Any, BinaryIO
 SCRATCH = Path("/scratch")
 """All that can be written in a cage: a few megabytes, wiped after each run."""
 LOG_BYTES = 65_536
-RESULT = 3
-"""The descriptor that a run's answer is written to."""
+ATTEMPTS_BYTES = 131_072
+RESULT, ATTEMPTS = 3, 4
+"""The descriptors that a run's answer, and what it tries, are written to."""
 ERRORS = (
     "ArithmeticError", "AssertionError", "AttributeError", "FileNotFoundError", "ImportError",
     "IndexError", "KeyError", "MemoryError", "ModuleNotFoundError", "NameError", "OSError",
@@ -49,7 +51,10 @@ WATCHED = (
     "open", "import", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn",
     "os.spawn", "os.kill", "os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink",
     "os.truncate", "os.listdir", "os.scandir", "shutil.", "ctypes.", "pickle.", "pty.",
+    "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.rmdir", "os.chdir",
+    "os.fchdir", "os.putenv", "os.chflags", "os.lockf", "fcntl.", "resource.", "signal.", "syslog.",
     "sys.settrace", "glob.", "tempfile.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.",
+    "setopencodehook", "sys.addaudithook",
 )  # fmt: skip
 """Audit events (Python's audit events table) that an honest training job does not raise."""
 PLAIN = (
@@ -68,7 +73,7 @@ class Data:
     """What a job gets as `data`: the card and the arrays of the approved dataset version."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self.card = json.loads((directory / "card.json").read_bytes())
 
     def arrays(self, split: str) -> tuple[Any, Any]:
@@ -77,13 +82,14 @@ class Data:
 
         if split not in self.card["counts"]:
             raise ValueError("there is no such split in the card's counts")
-        images = np.load(self._directory / f"{split}_images.npy", mmap_mode="r")
-        return images, np.load(self._directory / f"{split}_labels.npy", mmap_mode="r")
+        images = np.load(self.directory / f"{split}_images.npy", mmap_mode="r")
+        return images, np.load(self.directory / f"{split}_labels.npy", mmap_mode="r")
 
 
 def main() -> None:
     """Serve runs until the input ends."""
     directory, threads = Path(sys.argv[1]), int(sys.argv[2])
+    refused = bytes.fromhex("".join(sys.argv[3:]))
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no run can look into this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nor end it
     requests, answers = os.fdopen(0, "rb", closefd=False), os.fdopen(os.dup(1), "wb")
@@ -91,7 +97,7 @@ def main() -> None:
     _warm_up(threads)
     _send(answers, {"ready": True}, b"")
     while (request := _receive(requests)) is not None:
-        header, answer = _run_in_child(Data(directory), *request)
+        header, answer = _run_in_child(Data(directory), refused, *request)
         _clean_up()
         _send(answers, header, answer)
 
@@ -136,15 +142,14 @@ def _warm_up(threads: int) -> None:
 
 
 def _run_in_child(
-    data: Data, header: dict[str, Any], payload: bytes
+    data: Data, refused: bytes, header: dict[str, Any], payload: bytes
 ) -> tuple[dict[str, Any], bytes]:
     started = time.monotonic()
-    result_read, result_write = os.pipe()
-    log_read, log_write = os.pipe()
+    pipes = [os.pipe() for _ in range(3)]  # result, log, attempts
     child = os.fork()
     if child == 0:
         try:
-            _become_run(result_write, log_write, header["limits"])
+            _become_run([write for _, write in pipes], header["limits"], refused)
             answer, arrays = _call(data, header, payload)
             with os.fdopen(RESULT, "wb") as file:
                 _send(file, answer, arrays)
@@ -152,23 +157,28 @@ def _run_in_child(
             with contextlib.suppress(Exception):
                 sys.stdout.flush()  # what it printed is for the site's log
             os._exit(0)
-    os.close(result_write)
-    os.close(log_write)
-    output, log, killed = _collect(child, result_read, log_read, header["limits"])
+    for _, write in pipes:
+        os.close(write)
+    told, killed = _collect(child, [read for read, _ in pipes], header["limits"])
+    output, log, attempts = told
     status = os.waitpid(child, 0)[1]
     answer, arrays = _parse(output, killed, status)
     answer["log"] = log.decode(errors="replace")
+    answer["attempts"] = Counter(attempts.decode(errors="replace").splitlines()).most_common(TRACED)
     answer["seconds"] = round(time.monotonic() - started, 3)
     return answer, arrays
 
 
-def _become_run(result: int, log: int, limits: dict[str, int]) -> None:
-    """Turn a forked child into a run: log and result descriptors only, no more than its limits."""
+def _become_run(pipes: list[int], limits: dict[str, int], refused: bytes) -> None:
+    """Turn a forked child into a run: three pipes to write to, no more than its limits."""
+    result, log, attempts = pipes
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    moved = os.dup(attempts)  # it may be the number that the result's is to have
     os.dup2(result, RESULT)
-    os.closerange(RESULT + 1, 65_536)
+    os.dup2(moved, ATTEMPTS)
+    os.closerange(ATTEMPTS + 1, 65_536)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     memory = pages * resource.getpagesize() + limits["memory_mb"] * 2**20
@@ -183,6 +193,19 @@ def _become_run(result: int, log: int, limits: dict[str, int]) -> None:
         _limit(what, value)
     if os.getppid() == 1:  # in a cage; elsewhere the user's other processes would count too
         _limit(resource.RLIMIT_NPROC, limits["processes"])
+    if refused:
+        _refuse(refused)
+
+
+def _refuse(seccomp_filter: bytes) -> None:
+    """Put a filter of system calls on this process and all that it starts, for good."""
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+    program = Program(len(seccomp_filter) // 8, seccomp_filter)
+    if ctypes.CDLL(None).prctl(22, 2, ctypes.byref(program), 0, 0):  # PR_SET_SECCOMP, by filter
+        raise OSError("the kernel does not take the filter of a run")
 
 
 def _limit(what: int, value: int) -> None:
@@ -198,10 +221,11 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
     """Run the text's entry function and turn what it returns into a header and arrays."""
     from safetensors.numpy import load, save
 
-    trace = Trace() if header.get("trace") else None
+    attempts, trace = Attempts(data.directory), Trace() if header.get("trace") else None
     try:
         names: dict[str, Any] = {"__name__": "job", "__builtins__": __builtins__}
         code, weights = compile(header["text"], JOB, "exec"), load(payload)
+        attempts.start()
         if trace:
             trace.start()
         try:
@@ -210,6 +234,7 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
         finally:
             if trace:
                 trace.stop()
+            attempts.stop()
         arrays = {
             # safetensors reads a view's memory as if it were contiguous, past its end if need be.
             f"{group}/{name}": array if array.flags.c_contiguous else array.copy(order="C")
@@ -229,35 +254,79 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
         return {"error": kinds[0] if kinds else "Exception", **told}, b""
 
 
-class Trace:
-    """What a rehearsed job did, seen from inside: whom it called, and what it tried.
+class Attempts:
+    """Tells what a run tries that honest training does not, as it happens.
 
-    It is for a reader. Code that wants to hide from it can; code in the cage has nothing to reach.
+    So a run that is ended has told it too. It is for a reader: code that wants to hide from it can;
+    code in the cage has nothing to reach.
     """
+
+    def __init__(self, dataset: Path) -> None:
+        self._readable = (f"{dataset}/", *READABLE)
+        self._on, self._left = False, 10 * TRACED
+        self._is_watched: dict[str, bool] = {}
+
+    def start(self) -> None:
+        """Tell what happens from here on."""
+        sys.addaudithook(self._audit)
+        self._on = True
+
+    def stop(self) -> None:
+        """Tell no more."""
+        self._on = False
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._on:
+            return
+        watched = self._is_watched.get(event)
+        if watched is None:
+            watched = self._is_watched[event] = event.startswith(WATCHED)
+        if watched and self._left and (what := self._in_words(event, arguments)):
+            self._left -= 1
+            with contextlib.suppress(OSError):  # it may have closed the descriptor
+                os.write(ATTEMPTS, what[:120].encode(errors="backslashreplace") + b"\n")
+
+    def _in_words(self, event: str, arguments: tuple[Any, ...]) -> str:
+        """An audit event in words; empty for what libraries do by themselves."""
+        if event == "import":
+            name = str(arguments[0])
+            known = sys.stdlib_module_names | LIBRARIES
+            return "" if name.split(".")[0] in known else f"import {name!r}"
+        if event in ("open", "os.listdir", "os.scandir"):
+            path = str(arguments[0])[:200]
+            writes = event == "open" and set(str(arguments[1])) & set("wax+")
+            is_own = path.startswith(self._readable) and not writes
+            return "" if is_own else f"{event} {path!r}"
+        told = [x[:80] if isinstance(x, str | bytes) else x for x in arguments if _is_plain(x)]
+        return " ".join([event, *map(repr, told)])
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(isinstance(x, str | bytes | int) for x in value[:4]) and len(str(value)) < 200
+    return isinstance(value, str | bytes | int)
+
+
+class Trace:
+    """What a rehearsed job did, seen from inside: what it called, for a reader."""
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
-        self._attempts: Counter[str] = Counter()
-        self._on = False
         self._memory_kb = _memory_kb("self")
 
     def start(self) -> None:
         """Watch from here on."""
-        sys.addaudithook(self._audit)
-        self._on = True
         sys.setprofile(self._profile)
 
     def stop(self) -> None:
         """Watch no longer."""
         sys.setprofile(None)
-        self._on = False
 
     def told(self) -> dict[str, Any]:
-        """The most frequent calls and attempts, and the memory that was used at most, MiB."""
+        """The most frequent calls, and the memory that was used at most, MiB."""
         most_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "calls": self._calls.most_common(TRACED),
-            "attempts": self._attempts.most_common(TRACED),
             "memory_mb": max(0, most_kb - self._memory_kb) // 1024,
         }
 
@@ -276,29 +345,14 @@ class Trace:
         if not name.startswith(PLAIN) and "<locals>" not in name:
             self._calls[name] += name in self._calls or len(self._calls) < 10 * TRACED
 
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._on or not event.startswith(WATCHED):
-            return
-        what = event
-        if event == "open":
-            path = str(arguments[0])
-            if path.startswith(("/data/", *READABLE)) and "w" not in str(arguments[1]):
-                return
-            what = f"open {path!r}"
-        elif event == "import":
-            if str(arguments[0]).split(".")[0] in sys.stdlib_module_names | LIBRARIES:
-                return
-            what = f"import {str(arguments[0])!r}"
-        if len(self._attempts) < 10 * TRACED:
-            self._attempts[what[:120]] += 1
 
-
-def _collect(child: int, result: int, log: int, limits: dict[str, int]) -> tuple[bytes, bytes, str]:
-    """Read both pipes until the child is gone; one that sends or forks too much is ended."""
-    parts: dict[int, bytearray] = {result: bytearray(), log: bytearray()}
-    most = {result: limits["output_bytes"], log: LOG_BYTES}
+def _collect(child: int, descriptors: list[int], limits: dict[str, int]) -> tuple[list[bytes], str]:
+    """Read the pipes until the child is gone; one that takes too much of anything is ended."""
+    result = descriptors[0]
+    parts = {descriptor: bytearray() for descriptor in descriptors}
+    most = dict(zip(descriptors, (limits["output_bytes"], LOG_BYTES, ATTEMPTS_BYTES), strict=True))
     memory_mb, processes, before = limits["memory_mb"], limits["processes"], _memory_kb("self")
-    killed = ""
+    end, killed = time.monotonic() + limits["time_s"], ""
     with selectors.DefaultSelector() as selector:
         for descriptor in parts:
             os.set_blocking(descriptor, False)
@@ -307,8 +361,11 @@ def _collect(child: int, result: int, log: int, limits: dict[str, int]) -> tuple
         while selector.get_map() and running:
             running = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
             if _takes_too_much(before, memory_mb, processes):
+                killed = killed or "ResourceLimit"
+            elif os.getpid() == 1 and time.monotonic() > end:  # elsewhere the site ends all of it
+                killed = killed or "TimeLimit"
+            if killed in ("ResourceLimit", "TimeLimit"):
                 os.kill(-1, signal.SIGKILL)
-                killed = "ResourceLimit"
             for key, _ in selector.select(0.05 if running else 0):
                 chunk = os.read(key.fd, 1 << 20)
                 room = most[key.fd] - len(parts[key.fd])
@@ -320,7 +377,7 @@ def _collect(child: int, result: int, log: int, limits: dict[str, int]) -> tuple
                     killed = "OutputTooLarge"
     for descriptor in parts:
         os.close(descriptor)
-    return bytes(parts[result]), bytes(parts[log]), killed
+    return [bytes(part) for part in parts.values()], killed
 
 
 def _takes_too_much(before: int, memory_mb: int, processes: int) -> bool:
@@ -375,6 +432,8 @@ def _clean_up() -> None:
         while os.waitpid(-1, 0):
             continue
     SCRATCH.chmod(0o700)
+    for name in os.listxattr(SCRATCH):
+        os.removexattr(SCRATCH, name)
     for folder, folders, _ in os.walk(SCRATCH):  # top down: what is closed is opened first
         for name in folders:
             if not Path(folder, name).is_symlink():
@@ -384,6 +443,7 @@ def _clean_up() -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    os.utime(SCRATCH, (0, 0))
 
 
 def _send(file: BinaryIO, header: dict[str, Any], payload: bytes) -> None:

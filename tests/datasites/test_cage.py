@@ -17,8 +17,8 @@ from datasites.catalogue import write_version
 from datasites.errors import SandboxError
 from datasites.sandbox import bubblewrap
 from datasites.sandbox.bubblewrap import TRUSTED_FILES, Bubblewrap, find_bubblewrap
-from datasites.sandbox.cage import HEADER_BYTES, Cage, RunFailed, RunResult, RunText
-from datasites.sandbox.worker import ERRORS
+from datasites.sandbox.cage import HEADER_BYTES, Cage, RunFailed, RunResult, RunText, RunTrace
+from datasites.sandbox.worker import ERRORS, TRACED
 from federation.job import Job, read_job
 from policies.arrays import Arrays, arrays_sha256, pack
 from policies.contract import ArrayContract, Contract
@@ -188,6 +188,61 @@ def test_long_log_is_cut_off(cage: Cage) -> None:
     assert 0 < len(result.log) <= 65_536
 
 
+# ----------------------------------------------------------------------------- what is tried
+
+
+def test_honest_run_tries_nothing(cage: Cage) -> None:
+    assert train(cage).trace == RunTrace()
+
+
+TRIED = {
+    "open('/etc/passwd')": "open '/etc/passwd'",
+    "open('/data/card.json', 'r+')": "open '/data/card.json'",
+    "import os\nos.listdir('/home')": "os.listdir '/home'",
+    "import os\nos.kill(1, 0)": "os.kill 1 0",
+    "import os\nos.fork() or os._exit(0)": "os.fork",
+    "import ctypes\nctypes.CDLL('libnone.so')": "ctypes.dlopen 'libnone.so'",
+    "import socket\nsocket.getaddrinfo('h.example', 80)": "socket.getaddrinfo 'h.example' 80 0 0 0",
+    "import subprocess\nsubprocess.run(['/bin/true'])": "subprocess.Popen '/bin/true'",
+    "import patient_4711": "import 'patient_4711'",
+    "import pickle\npickle.loads(pickle.dumps(print))": "pickle.find_class 'builtins' 'print'",
+}
+
+
+@pytest.mark.parametrize("body", TRIED)
+def test_what_a_run_tries_is_told_whether_it_works_or_not(walled: Cage, body: str) -> None:
+    text = f"try:\n{textwrap.indent(body, '    ')}\nexcept (OSError, ImportError): pass\n{HONEST}"
+    assert TRIED[body] in dict(run(walled, text).trace.attempts)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("raise ValueError", "ValueError"),
+        ("os._exit(0)", "NoResult"),
+        ("os.abort()", "Crashed"),
+        ("return {}", "KeyError"),
+        ("while True: os.write(3, bytes(65536))", "OutputTooLarge"),
+        ("os.closerange(0, 9)", "NoResult"),
+        ("os.write(3, struct.pack('>Q', 2) + b'{}' + bytes(8))\nos._exit(0)", "NotAnUpdate"),
+    ],
+)
+def test_what_a_run_tried_is_told_however_it_ended(walled: Cage, end: str, expected: str) -> None:
+    with pytest.raises(RunFailed) as failed:
+        run(walled, f"import os, struct\nos.putenv('a', 'b')\n{end}")
+    assert failed.value.kind == expected
+    assert failed.value.trace == RunTrace(attempts=(("os.putenv b'a' b'b'", 1),))
+
+
+def test_attempts_without_end_do_not_hang_the_run(walled: Cage) -> None:
+    body = f"import os\nfor k in range(10**4): os.putenv(str(k % 90), 'b')\n{HONEST}"
+    tried = run(walled, body).trace.attempts
+    assert len(tried) == TRACED
+    assert {count for _, count in tried} <= {6, 7}  # the first 600, each of 90 in turn
+    endless = "import os\nfor _ in range(1000): os.write(4, b'x' * 65536)\n"
+    assert sum(len(what) for what, _ in run(walled, endless + HONEST).trace.attempts) <= 200
+
+
 # ------------------------------------------------------------------------- what is told of errors
 
 
@@ -323,6 +378,23 @@ def test_run_out_of_time_is_ended_and_the_next_one_works(
     assert run(cage, HONEST).update.examples == 50
 
 
+def test_cage_itself_ends_a_run_and_stays_warm(walled: Cage) -> None:
+    """So what the run said and tried until then is there, and the next one starts at once."""
+    run(walled, HONEST)
+    process = walled._process
+    body = """
+        import os
+        print("epoch 1", flush=True)
+        os.system("true")
+        while True: pass
+        """
+    with pytest.raises(RunFailed, match=r"^TimeLimit$") as failed:
+        run(walled, body, time_s=1)
+    assert failed.value.log == "epoch 1\n"
+    assert failed.value.trace == RunTrace(attempts=(("os.system b'true'", 1),))
+    assert walled._process is process
+
+
 def test_run_within_its_time_is_not_ended(walled: Cage) -> None:
     assert run(walled, f"import time\ntime.sleep(0.5)\n{HONEST}", time_s=2).seconds >= 0.5
 
@@ -455,6 +527,55 @@ def test_files_elsewhere_cannot_be_left_either(walled: Cage, folder: str) -> Non
         assert numbers(walled, with_file) == {"before": 0}
 
 
+LEAVING = {
+    "times of /scratch": """
+        found = {"before": float(os.stat("/scratch").st_mtime == 4711)}
+        os.utime("/scratch", (4711, 4711))
+        """,
+    "attributes of /scratch": """
+        found = {"before": float(len(os.listxattr("/scratch")))}
+        os.setxattr("/scratch", "user.left", b"patient 4711")
+        """,
+    "a setting of the program inside": """
+        found = {"before": float(open("/proc/self/oom_score_adj").read()) - adjusted}
+        open("/proc/1/oom_score_adj", "w").write("471")
+        """,
+    "a setting of the kernel": """
+        found = {"before": 0.0}
+        os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)
+        found["before"] = 1.0
+        """,
+    "a module where a package is hidden": """
+        folder = next(p for p in sys.path if p.endswith("-packages")) + "/syft"
+        found = {"before": float(os.path.exists(folder + "/left.py"))}
+        open(folder + "/left.py", "w").write("patient = 4711")
+        found["before"] = 1.0
+        """,
+    "times of a device": """
+        found = {"before": 0.0}
+        os.utime("/dev/null")
+        found["before"] = 1.0
+        """,
+    "a write hint of a file": """
+        file = os.open("/data/card.json", os.O_RDONLY)
+        hint = struct.unpack("Q", fcntl.fcntl(file, 1035, bytes(8)))[0]
+        found = {"before": float(hint)}
+        fcntl.fcntl(file, 1036, struct.pack("Q", 3))
+        found["before"] = 1.0
+        """,
+}
+"""What a run could leave beside files: each of these was possible once, at a site run by root."""
+
+
+@pytest.mark.parametrize("what", LEAVING)
+def test_nothing_is_left_beside_files(walled: Cage, what: str) -> None:
+    adjusted = Path("/proc/self/oom_score_adj").read_text().strip()
+    body = textwrap.indent(textwrap.dedent(LEAVING[what]), "    ")
+    text = f"import fcntl, os, struct, sys\nadjusted = {adjusted}\ntry:{body}\nexcept OSError: pass"
+    for _ in range(2):
+        assert numbers(walled, text) == {"before": 0}
+
+
 def test_shared_memory_is_gone_in_the_next_run(walled: Cage) -> None:
     """Segments of System V outlive the process that made them."""
     body = """
@@ -564,7 +685,10 @@ def test_training_twice_gives_the_same_bits_in_both_variants(walled: Cage, bare:
 
 def test_training_gives_the_same_bits_in_a_cage_that_was_replaced(walled: Cage) -> None:
     before = arrays_sha256(train(walled).update.weights)
-    assert kind(walled, "while True: pass", time_s=1) == "TimeLimit"
+    process = walled._process
+    assert process is not None
+    process.kill()
+    process.wait(10)
     assert arrays_sha256(train(walled).update.weights) == before
 
 
