@@ -2,7 +2,7 @@
 
 As a program it holds the hospitals' images as tensors, trains one round for each line that it
 reads, and answers with a line of JSON. `Limit` starts it and asks it. The batches, the sums and
-their order are those of the job and of `fed_avg`, so the weights can be compared bit by bit.
+their order are those of the job and of `FedAvg`, so the weights can be compared bit by bit.
 """
 
 from __future__ import annotations

@@ -15,7 +15,23 @@ Runs where the researcher works, and sees what sites release, never images. It m
 `policies`, never `datasites`.
 """
 
-from federation.aggregation.fed_avg import fed_avg
+from federation.aggregation import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedBN,
+    FedNova,
+    FedProx,
+    FedYogi,
+    Krum,
+    Median,
+    MultiKrum,
+    NormBoundedMean,
+    Scaffold,
+    TrimmedMean,
+    diagnostics_frame,
+)
 from federation.errors import FederationError, RefusedError
 from federation.evaluation import Evaluation, evaluate
 from federation.history import History
@@ -27,17 +43,31 @@ from federation.terms import evaluation_terms, training_terms
 
 __all__ = [
     "Evaluation",
+    "FedAdagrad",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "FedBN",
+    "FedNova",
+    "FedProx",
+    "FedYogi",
     "Federation",
     "FederationError",
     "History",
     "Job",
+    "Krum",
+    "Median",
+    "MultiKrum",
+    "NormBoundedMean",
     "RefusedError",
     "RoundsResult",
+    "Scaffold",
     "Study",
+    "TrimmedMean",
     "connect",
+    "diagnostics_frame",
     "evaluate",
     "evaluation_terms",
-    "fed_avg",
     "read_job",
     "run_rounds",
     "training_terms",

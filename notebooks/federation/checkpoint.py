@@ -1,10 +1,11 @@
 """What is saved after each round, so that a killed notebook goes on where it was.
 
 A checkpoint is a folder: `rounds.json` says which study, which arguments, which rounds are over and
-who contributed; the weights lie beside it. The weights are on the disk before `rounds.json` names
-them, and `rounds.json` takes its name at once, whole: whatever happens, the folder holds one round
-or the one before it. A round that was not finished is asked for again with the same run ids, and
-sites that had trained answer with the same updates, free of charge.
+who contributed; the weights lie beside it, and what the algorithm remembers, if anything. Arrays
+are on the disk before `rounds.json` names them, and `rounds.json` takes its name at once, whole:
+whatever happens, the folder holds one round or the one before it. A round that was not finished is
+asked for again with the same run ids, and sites that had trained answer with the same updates, free
+of charge.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federation.aggregation.algorithm import Algorithm, Memory
+from federation.aggregation.diagnostics import Diagnostics
+from federation.aggregation.saving import (
+    described,
+    diagnostics_from_dict,
+    flattened,
+    unflattened,
+)
 from federation.errors import FederationError
 from federation.history import History, SiteRound
 from policies.arrays import Arrays, MalformedArraysError, arrays_sha256, pack, unpack
@@ -23,7 +32,7 @@ from policies.arrays import Arrays, MalformedArraysError, arrays_sha256, pack, u
 if TYPE_CHECKING:
     from federation.submission import Study
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,7 @@ class Setting:
         config: The job's arguments, as given.
         start_sha256: Digest of the weights that the first round started from.
         first_round: Its number.
+        algorithm: `name` of the aggregation algorithm, and its hyperparameters.
     """
 
     job_sha256: str
@@ -43,15 +53,21 @@ class Setting:
     config: dict[str, Any]
     start_sha256: str
     first_round: int
+    algorithm: dict[str, Any]
 
     @classmethod
     def of(
-        cls, study: Study, weights: Arrays, config: Mapping[str, Any], first_round: int
+        cls,
+        study: Study,
+        weights: Arrays,
+        config: Mapping[str, Any],
+        first_round: int,
+        algorithm: Algorithm,
     ) -> Setting:
         """The setting of some rounds."""
         return cls(
             study.job.sha256, dict(study.requests), dict(config), arrays_sha256(weights),
-            first_round,
+            first_round, described(algorithm),
         )  # fmt: skip
 
 
@@ -63,11 +79,15 @@ class Saved:
         round: Number of the last one; one less than the first when none is over.
         weights: The global weights after it.
         history: Who contributed what.
+        memory: What the algorithm remembers beside the weights.
+        diagnostics: Number of a round -> its diagnostics.
     """
 
     round: int
     weights: Arrays
     history: History
+    memory: Memory = field(default_factory=dict)
+    diagnostics: dict[int, Diagnostics] = field(default_factory=dict)
 
 
 class Checkpoint:
@@ -99,7 +119,11 @@ class Checkpoint:
         try:
             weights = unpack((self._folder / plain["weights"]).read_bytes())
             history = History([SiteRound(**record) for record in plain["history"]])
-            saved = Saved(int(plain["round"]), weights, history)
+            memory = self._memory(plain["memory"])
+            seen = {
+                int(k): diagnostics_from_dict(fields) for k, fields in plain["diagnostics"].items()
+            }
+            saved = Saved(int(plain["round"]), weights, history, memory, seen)
         except (OSError, MalformedArraysError, KeyError, TypeError, ValueError) as error:
             raise self._unreadable() from error
         if arrays_sha256(weights) != plain["weights_sha256"]:
@@ -113,26 +137,44 @@ class Checkpoint:
             FederationError: The folder cannot be written; what was saved before is still there.
         """
         name = f"round-{saved.round:05d}.safetensors"
+        files = {name: pack(saved.weights)}
+        memory: dict[str, Any] | None = None
+        if saved.memory:
+            beside, flat = f"round-{saved.round:05d}.memory.safetensors", flattened(saved.memory)
+            files[beside] = pack(flat)
+            groups = list(saved.memory)
+            memory = {"file": beside, "sha256": arrays_sha256(flat), "groups": groups}
         plain = {
             "format": FORMAT,
             **asdict(setting),
             "round": saved.round,
             "weights": name,
             "weights_sha256": arrays_sha256(saved.weights),
+            "memory": memory,
             "history": [asdict(record) for record in saved.history],
+            "diagnostics": {number: asdict(seen) for number, seen in saved.diagnostics.items()},
         }
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _write(self._folder / name, pack(saved.weights))
+            for file, content in files.items():
+                _write(self._folder / file, content)
             _write(self._index, json.dumps(plain, indent=1).encode())
             for path in self._folder.glob("round-*.safetensors"):
-                if path.name != name:
+                if path.name not in files:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise FederationError(
                 f"the checkpoint in {self._folder} cannot be written ({error.strerror}); what was "
                 "saved before is still there. Make room, and run the same cell again"
             ) from error
+
+    def _memory(self, plain: Mapping[str, Any] | None) -> Memory:
+        if plain is None:
+            return {}
+        flat = unpack((self._folder / plain["file"]).read_bytes())
+        if arrays_sha256(flat) != plain["sha256"]:
+            raise self._unreadable()
+        return unflattened(flat, plain["groups"])
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -158,6 +200,7 @@ class Checkpoint:
             "config": "the job's arguments are others",
             "start_sha256": "the weights to start from are others",
             "first_round": "the first round has another number",
+            "algorithm": "the algorithm is another",
         }
         for name, what in words.items():
             before, now = getattr(saved, name), getattr(setting, name)

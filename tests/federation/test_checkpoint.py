@@ -16,7 +16,10 @@ from federation.errors import FederationError
 from federation.history import History, SiteRound
 from policies.arrays import arrays_sha256
 
-SETTING = Setting("a" * 64, {"st-marys": 3, "seaside": 7}, {"rate": 0.5, "epochs": 2}, "b" * 64, 1)
+SETTING = Setting(
+    "a" * 64, {"st-marys": 3, "seaside": 7}, {"rate": 0.5, "epochs": 2}, "b" * 64, 1,
+    {"name": "FedAdam", "rate": 0.01},
+)  # fmt: skip
 
 
 def saved(number: int) -> Saved:
@@ -74,6 +77,7 @@ def test_two_hundred_rounds_leave_two_files(tmp_path: Path) -> None:
         ({"config": {"rate": 0.6, "epochs": 2}}, "the job's arguments are others"),
         ({"start_sha256": "c" * 64}, "the weights to start from are others"),
         ({"first_round": 2}, "the first round has another number"),
+        ({"algorithm": {"name": "FedAdam", "rate": 0.02}}, "the algorithm is another"),
     ],
 )
 def test_other_rounds_do_not_go_on_from_it(tmp_path: Path, change: dict, words: str) -> None:
@@ -146,7 +150,7 @@ def test_a_fault_at_any_step_leaves_one_round_or_the_one_before(tmp_path: Path, 
         lambda folder: (folder / "round-00002.safetensors").unlink(),
         lambda folder: (folder / "round-00002.safetensors").write_bytes(b"x"),
         lambda folder: edit(folder, weights_sha256="0" * 64),
-        lambda folder: edit(folder, format=2),
+        lambda folder: edit(folder, format=1),
         lambda folder: edit(folder, history=[{"round": 1}]),
         lambda folder: edit(folder, requests=None, drop="requests"),
     ],
