@@ -62,6 +62,7 @@ def training_terms(
     runs: int,
     config: Mapping[str, Any],
     metrics: Sequence[str] = ("loss", "accuracy"),
+    sent: Mapping[str, NDArray[np.generic]] | None = None,
     expires_in_days: int = 30,
 ) -> Wanted:
     """Terms of a training job: the same arrays go in and come out, with a few numbers.
@@ -74,10 +75,13 @@ def training_terms(
         runs: Runs asked for, failed ones included.
         config: Argument -> a fixed value, a range `(low, high)`, or a list of choices.
         metrics: Names of the numbers that leave.
+        sent: The arrays that go in, where an algorithm sends more than the weights
+            (`algorithm.to_send`).
         expires_in_days: How long the approval shall hold.
     """
+    inputs = None if sent is None else {name: _declare(array) for name, array in sent.items()}
     arrays = {name: _declare(array) for name, array in weights.items()}
-    contract = Contract(weights=arrays, metrics=tuple(metrics))
+    contract = Contract(weights=arrays, inputs=inputs, metrics=tuple(metrics))
     return Wanted(title, purpose, dataset, runs, _bounds(config), contract, expires_in_days)
 
 
