@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
-
 from datasites.approvals import PURPOSE as APPROVAL
 from datasites.approvals import Approval, Consent, sign_approval
 from datasites.audit_log import Event
 from datasites.errors import DecisionError
+from datasites.kept_decisions import KeptDecision, make, record_waiting
 from datasites.keys import is_signed
 from datasites.open_site import ENDS, OpenSite, SyftSide
 from datasites.people import Acting
-from datasites.records import ApprovalRow, DecisionRow, RequestRow, utc_now
+from datasites.records import RequestRow
 from datasites.rehearsal import Rehearsal, latest_rehearsal
 from datasites.request_states import DECIDABLE, PAST, RequestState, Verb
 from datasites.requests import MAXIMUM_REASON, get_request, request_findings, request_terms
@@ -60,6 +59,7 @@ def approve(
             what is so now.
     """
     with site.deciding:
+        record_waiting(site, syft)
         row = get_request(site, number)
         stopped = is_stopped(site, row)
         if not stopped:
@@ -94,19 +94,13 @@ def approve(
         event = Event.REQUEST_CONSENTED
         if approval:
             event = Event.APPROVAL_CONFIRMED if stopped else Event.REQUEST_APPROVED
-        _log(site, event, decision, signature, approval, missing or "everyone who has to agree did")
-        with site.records.write() as session:
-            session.add(DecisionRow(request=number, document=document, signature=signature))
-            if approval:
-                approved, approved_signature = sign_approval(approval, site.key)
-                session.add(
-                    ApprovalRow(
-                        request=number, document=approved, signature=approved_signature, revoked=""
-                    )
-                )
-            if not stopped:
-                state = RequestState.APPROVED if approval else RequestState.PARTLY_APPROVED
-                _settle(session.get_one(RequestRow, number), state, acting, decision.reason)
+        signed = sign_approval(approval, site.key) if approval else ("", "")
+        kept = KeptDecision(
+            event=event, document=document, signature=signature,
+            approval=signed[0], approval_signature=signed[1],
+        )  # fmt: skip
+        still = missing or "everyone who has to agree did"
+        make(site, kept, lambda: _log(site, event, decision, signature, approval, still))
         if approval and not stopped:
             syft.mirror_decision(row.syft_request, True, reason)
         return approval
@@ -115,14 +109,16 @@ def approve(
 def deny(site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str) -> None:
     """Deny a request; the researcher reads the reason."""
     with site.deciding:
-        row = _end(site, number, acting, reason, Verb.DENY, RequestState.DENIED)
+        record_waiting(site, syft)
+        row = _end(site, number, acting, reason, Verb.DENY)
         syft.mirror_decision(row.syft_request, False, reason)
 
 
 def revoke(site: OpenSite, syft: SyftSide, number: int, acting: Acting, reason: str) -> None:
     """Take an approval back; the next call is refused. What left before stays where it is."""
     with site.deciding:
-        row = _end(site, number, acting, reason, Verb.REVOKE, RequestState.REVOKED)
+        record_waiting(site, syft)
+        row = _end(site, number, acting, reason, Verb.REVOKE)
         syft.mirror_decision(row.syft_request, False, reason)
 
 
@@ -139,6 +135,7 @@ def request_changes(
         DecisionError: A remark is about a line that the text does not have, among others.
     """
     with site.deciding:
+        record_waiting(site)
         lines = len(lines_of(get_request(site, number).text))
         if wrong := [c.line for c in comments if c.line > lines]:
             raise DecisionError(
@@ -148,10 +145,7 @@ def request_changes(
             raise DecisionError(
                 f"{len(comments)} comments; give at most {MAXIMUM_COMMENTS}, or deny the request"
             )
-        _end(
-            site, number, acting, reason, Verb.CHANGES, RequestState.CHANGES_REQUESTED,
-            tuple(comments),
-        )  # fmt: skip
+        _end(site, number, acting, reason, Verb.CHANGES, tuple(comments))
 
 
 def _end(
@@ -160,7 +154,6 @@ def _end(
     acting: Acting,
     reason: str,
     verb: Verb,
-    state: RequestState,
     comments: tuple[LineComment, ...] = (),
 ) -> RequestRow:
     """Take a request out of the states in which it waits or runs, as one person decided."""
@@ -171,16 +164,14 @@ def _end(
         site, row, acting, verb, reason, dt.datetime.now(dt.UTC), comments,
         latest_rehearsal(site, row.id),
     )  # fmt: skip
-    _log(site, _EVENTS[verb], decision, signature, None, "")
-    if _EVENTS[verb] in ENDS:
-        site.ended[number] = _EVENTS[verb]
-    with site.records.write() as session:
-        session.add(DecisionRow(request=number, document=document, signature=signature))
-        if verb is Verb.REVOKE:
-            standing = select(ApprovalRow).where(ApprovalRow.request == number)
-            for approval in session.scalars(standing):
-                approval.revoked = utc_now()
-        _settle(session.get_one(RequestRow, number), state, acting, decision.reason)
+    event = _EVENTS[verb]
+
+    def log() -> None:
+        _log(site, event, decision, signature, None, "")
+        if event in ENDS:
+            site.ended[number] = event
+
+    make(site, KeptDecision(event=event, document=document, signature=signature), log)
     return row
 
 
@@ -385,8 +376,3 @@ def _log(
         signature=signature,
         **more,
     )
-
-
-def _settle(row: RequestRow, state: RequestState, acting: Acting, reason: str) -> None:
-    row.state, row.decided_by, row.reason = state, acting.email, reason
-    row.decided_at = utc_now()

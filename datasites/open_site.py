@@ -26,7 +26,9 @@ from policies.contract import Terms
 from policies.document import Policy
 from policies.findings import Finding
 
-ENDS = (Event.REQUEST_DENIED, Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN)
+ENDS = (
+    Event.REQUEST_DENIED, Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN, Event.REQUEST_EXPIRED,
+)  # fmt: skip
 """Events after which nothing is approved or run under a request any more."""
 MOCK_CAGE_IDLE_S = 20.0
 """How long the cage of a mock stays warm for another rehearsal."""
@@ -71,8 +73,8 @@ class OpenSite:
         self.deciding = threading.RLock()
         self.rehearsing = threading.Lock()
         self.ended: dict[int, Event] = {}
-        """Requests that were denied, revoked or withdrawn, as the log says; the database cannot
-        undo it."""
+        """Requests that were denied, revoked, withdrawn or expired, as the log says; the database
+        cannot undo it."""
         self._last_request = 0
         self.unsettled: dict[str, list[Event]] = {str(r): [] for r in self.ledger.unsettled()}
         """Runs that had not ended when the site was last stopped, and their events."""

@@ -5,7 +5,8 @@ has not. In this order, each step safe to be done again after another crash:
 
 1. The log's unfinished last line is cut off (`datasites.audit_log`, event "log recovered"): what it
    was to record did not happen.
-2. A request that the log ended (denied, revoked, withdrawn) is ended in the records too.
+2. A decision about a request that the log tells is recorded with the signed documents that were
+   kept for it (`datasites.kept_decisions`), and a request that the log ended is ended.
 3. A run whose end the log tells is settled with the outcome that was kept for it: the same id is
    answered with it. It is not made again.
 4. A run that the log started and did not end is interrupted (event "run interrupted"): it told
@@ -23,6 +24,7 @@ from __future__ import annotations
 import logging
 
 from datasites.audit_events import Event
+from datasites.kept_decisions import record_waiting, waiting
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
 from datasites.standing import ended_in_the_log, settle_ended
@@ -44,26 +46,29 @@ def recover(site: OpenSite) -> None:
     Raises:
         RecordError: Records or log cannot be written.
     """
+    decided = sorted({kept.decision.request for kept in waiting(site)})
     requests, runs = ended_in_the_log(site), site.ledger.unsettled()
     last = {run: _last_told(site, run) for run in runs}
     settled = [run for run in runs if last[run] in ENDS]
     interrupted = [run for run in runs if last[run] is Event.RUN_STARTED]
     not_started = [run for run in runs if run not in {*settled, *interrupted}]
-    if requests or runs:
+    if decided or requests or runs:
         logger.warning(
-            "recovering requests=%s settled=%s interrupted=%s not_started=%s",
-            requests, settled, interrupted, not_started,
+            "recovering decided=%s ended=%s settled=%s interrupted=%s not_started=%s",
+            decided, requests, settled, interrupted, not_started,
         )  # fmt: skip
         site.audit.append(
             Event.SITE_RECOVERED,
             "site",
             site.config.name,
+            requests_decided=[f"R-{number}" for number in decided],
             requests_ended=[f"R-{number}" for number in requests],
             runs_settled=[str(run) for run in settled],
             runs_interrupted=[str(run) for run in interrupted],
             runs_not_started=[str(run) for run in not_started],
         )
-    settle_ended(site, requests)
+    record_waiting(site)
+    settle_ended(site, ended_in_the_log(site))
     for run in settled:
         site.ledger.settle(run, _outcome(site, run, ENDS[last[run]]))
     for run in interrupted:

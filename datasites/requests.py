@@ -130,10 +130,11 @@ def withdraw_request(
 
 
 def _withdraw(site: OpenSite, syft: SyftSide, row: RequestRow, reason: str) -> None:
-    site.audit.append(
-        Event.REQUEST_WITHDRAWN, row.account, f"R-{row.id}", reason=reason, decision="withdraw"
-    )
-    site.ended[row.id] = Event.REQUEST_WITHDRAWN
+    if row.id not in site.ended:  # else the log has it, and the records not yet
+        site.audit.append(
+            Event.REQUEST_WITHDRAWN, row.account, f"R-{row.id}", reason=reason, decision="withdraw"
+        )
+        site.ended[row.id] = Event.REQUEST_WITHDRAWN
     with site.records.write() as session:
         fresh = session.get_one(RequestRow, row.id)
         fresh.state, fresh.decided_by, fresh.reason = (

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from datasites.approvals import Approval
 from datasites.audit_log import Event
+from datasites.kept_decisions import record_waiting
 from datasites.open_site import OpenSite, SyftSide
 from datasites.people import list_people
 from datasites.records import ApprovalRow, RequestRow, utc_now
@@ -73,11 +74,14 @@ def expire_due(site: OpenSite, syft: SyftSide, now: dt.datetime) -> list[int]:
     """
     ended = []
     with site.deciding:
+        record_waiting(site, syft)
         for row in find_requests(site, states=UNDECIDED | {RequestState.APPROVED}):
             why = _over(site, row, now)
             if why is None:
                 continue
-            site.audit.append(Event.REQUEST_EXPIRED, "site", f"R-{row.id}", reason=why)
+            if row.id not in site.ended:  # else the log has it, and the records not yet
+                site.audit.append(Event.REQUEST_EXPIRED, "site", f"R-{row.id}", reason=why)
+                site.ended[row.id] = Event.REQUEST_EXPIRED
             _settle(site, row.id, RequestState.EXPIRED, why)
             ended.append(row.id)
             try:
@@ -88,7 +92,7 @@ def expire_due(site: OpenSite, syft: SyftSide, now: dt.datetime) -> list[int]:
 
 
 def ended_in_the_log(site: OpenSite) -> list[int]:
-    """Requests that the log says were denied, revoked or withdrawn, and the records do not yet.
+    """Requests that were ended as the log says it, and as the records do not yet.
 
     A site that dies between the line and the record comes back with a request that seems to wait.
     """
@@ -102,6 +106,7 @@ def settle_ended(site: OpenSite, numbers: Sequence[int]) -> None:
         Event.REQUEST_DENIED: RequestState.DENIED,
         Event.REQUEST_REVOKED: RequestState.REVOKED,
         Event.REQUEST_WITHDRAWN: RequestState.WITHDRAWN,
+        Event.REQUEST_EXPIRED: RequestState.EXPIRED,
     }
     for number in numbers:
         _settle(site, number, states[site.ended[number]], "as the audit log says")
