@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import threading
 import time
 import warnings
@@ -204,11 +205,13 @@ class Site:
     def _send(self, method: str, path: str, body: str | bytes | None) -> bytes:
         lost = ConnectionLostError(f"{self.name} at {self.url} does not answer")
         try:
-            response = self._session().request(
+            with self._session().request(
                 method, self.url + path, data=body, timeout=(CONNECT_S, ANSWER_S), stream=True
-            )
-            content = bytes(response.raw.read())  # at once: `content` joins pieces of 10 kB
+            ) as response:
+                content = bytes(response.raw.read())  # at once: `content` joins pieces of 10 kB
         except requests.exceptions.SSLError as error:
+            if not _is_about_the_certificate(error):
+                raise lost from error  # the connection was cut in the middle of something
             raise FederationError(
                 f"{self.name} at {self.url} shows a certificate that the authority in the roster "
                 "did not sign; ask the hospital for its authority file"
@@ -229,6 +232,15 @@ class Site:
         if response.status_code != 200:
             raise ConnectionLostError(f"{self.name} answered with HTTP {response.status_code}")
         return content
+
+
+def _is_about_the_certificate(error: BaseException | None) -> bool:
+    """Whether an error of TLS comes from a certificate, and not from the connection."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def connect(
