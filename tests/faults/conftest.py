@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from hospitals import Hospital, make_hospital, start
 from tests.faults.site_processes import SiteProcesses
 
 
@@ -15,6 +16,19 @@ def processes() -> Iterator[SiteProcesses]:
     made = SiteProcesses()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    """A running site that tests kill and start again; it says soon that a run is under way."""
+    made = make_hospital(tmp_path_factory.mktemp("fragile") / "site", example="north-clinic")
+    file = made.trial.site.path / "site.yaml"
+    file.write_text(file.read_text() + "answer_within_s: 0.3\n")
+    try:
+        start(made)
+        yield made
+    finally:
+        made.trial.stop()
 
 
 @pytest.fixture
