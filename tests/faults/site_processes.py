@@ -7,6 +7,7 @@ process, so that importing torch is paid once and not per fault.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing as mp
 import os
 import shutil
@@ -106,6 +107,7 @@ def _serve(orders: Connection) -> None:
 
 def _in_a_child(act: Act, cages: dict[str, Cage], copies: Path) -> Ended:
     ours, theirs = mp.Pipe()
+    gc.freeze()  # a collection in a child would copy all that it shares with this process
     child = os.fork()
     if child == 0:
         try:
