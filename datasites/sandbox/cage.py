@@ -8,6 +8,7 @@ ended and replaced by a new one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -26,7 +27,7 @@ from typing import Any
 from datasites.errors import SandboxError
 from datasites.sandbox.bubblewrap import ALLOCATOR, Bubblewrap, wall_in
 from datasites.sandbox.seccomp import cage_filter, run_filter
-from datasites.sandbox.worker import ERRORS
+from datasites.sandbox.worker import ERRORS, PIPE_BYTES
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
 from policies.sections import SandboxRule
@@ -230,6 +231,9 @@ class Cage:
                 pass_fds=() if self._bwrap is None else (seccomp,),
                 start_new_session=True,
             )
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # a user may have only so much in pipes
+                fcntl.fcntl(_descriptor(pipe), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._process = process
         if self._closed:  # it was closed while this process was made
             _kill(process)
@@ -340,7 +344,7 @@ def _send(
         selector.register(descriptor, selectors.EVENT_WRITE)
         while view:
             _wait(selector, deadline)
-            view = view[os.write(descriptor, view[: 1 << 20]) :]
+            view = view[os.write(descriptor, view[:PIPE_BYTES]) :]
 
 
 def _receive(
@@ -358,7 +362,7 @@ def _receive(
             parts = bytearray()
             while len(parts) < size:
                 _wait(selector, deadline)
-                chunk = os.read(descriptor, min(size - len(parts), 1 << 20))
+                chunk = os.read(descriptor, min(size - len(parts), PIPE_BYTES))
                 if not chunk:
                     raise OSError("the sandbox ended")
                 parts += chunk
