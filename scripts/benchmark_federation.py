@@ -125,13 +125,19 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="a MedMNIST .npz; without it phantoms are drawn")
     parser.add_argument("--sites", type=int, default=4, help="default 4")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=os.cpu_count(),
+        help="sites that train at one time; all share this machine (default: its cores)",
+    )
     parser.add_argument("--rounds", type=int, default=10, help="default 10")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     asked = parser.parse_args()
     splits = load_images(asked.data)
     read_s = time.time() - psutil.Process().create_time()
-    result = measure(splits, asked.sites, asked.rounds, asked.seed, read_s)
+    result = measure(splits, asked.sites, asked.rounds, asked.seed, asked.at_once, read_s)
     text = json.dumps({"data": asked.data.name if asked.data else "phantoms", **result})
     if asked.json:
         asked.json.write_text(text + "\n")
@@ -139,7 +145,12 @@ def main() -> None:
 
 
 def measure(
-    splits: dict[str, Any], sites: int, rounds: int, seed: int, not_counted_s: float
+    splits: dict[str, Any],
+    sites: int,
+    rounds: int,
+    seed: int,
+    at_once: int,
+    not_counted_s: float,
 ) -> dict[str, Any]:
     """The numbers of one benchmark; `not_counted_s` since the program's start do not count."""
     images, labels = splits["train"]
@@ -168,14 +179,14 @@ def measure(
             measured = Measured(connected, folder / "task.npz", seed)
             result = federation.run_rounds(
                 study, weights, {**config, "round": 0}, rounds=rounds,
-                after_round=measured.after_round, progress=False,
+                at_once=at_once, after_round=measured.after_round, progress=False,
             )  # fmt: skip
             wire, all_cpu_s = measured.wire_bytes, cpu_seconds(tree(os.getpid(), measured.pids))
             digests = {limit.close() for limit in measured.limits.values()}
             with Sampler() as sampler:
                 federation.run_rounds(
                     study, result.weights, {**config, "round": 0}, rounds=2,
-                    first_round=rounds + 1, progress=False,
+                    first_round=rounds + 1, at_once=at_once, progress=False,
                 )  # fmt: skip
     began = psutil.Process().create_time()
     frame = result.history.frame()
@@ -186,6 +197,7 @@ def measure(
     round_s = statistics.median(measured.seconds)
     return {
         "sites": sites,
+        "at_once": at_once,
         "rounds": rounds,
         "seed": seed,
         "round_s": round(round_s, 3),

@@ -62,6 +62,7 @@ def run_rounds(
     first_round: int = 1,
     quorum: int | Sequence[str] | None = None,
     patience_s: float = PATIENCE_S,
+    at_once: int | None = None,
     after_round: Callable[[int, RoundsResult], None] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -80,6 +81,9 @@ def run_rounds(
             named in the history, and the round goes on while the quorum holds. So is one whose
             update does not fit the model.
         patience_s: How long a site that does not answer is asked again before it counts as missing.
+        at_once: How many sites train at one time, those first that took longest in the round
+            before; all by default. Where all sites share one machine, as many as it has cores are
+            faster than all: the longest run then has a core to itself.
         after_round: Called with the round's number and the result so far.
         checkpoint: A folder in which each round is saved. The same call again, also in another
             kernel, goes on after the last round that was saved and ends with the same weights.
@@ -108,7 +112,7 @@ def run_rounds(
         range(done + 1, first_round + rounds), desc="rounds", unit="round", disable=not progress,
         initial=done + 1 - first_round, total=rounds,
     )  # fmt: skip
-    with ThreadPoolExecutor(max(len(study.sites), 1)) as pool:
+    with ThreadPoolExecutor(at_once or max(len(study.sites), 1)) as pool:
         for number in bar:
             sent = {**config, "round": number} if "round" in study.wanted.arguments else config
 
@@ -118,7 +122,8 @@ def run_rounds(
                 weights = algorithm.to_send(result.state, name)
                 return _visit(study, name, weights, result.weights, sent, number, patience_s)
 
-            visits = list(pool.map(visit, study.sites))
+            begun = {n: pool.submit(visit, n) for n in slowest_first(study.sites, result.history)}
+            visits = [begun[name].result() for name in study.sites]
             records = [record for record, _ in visits]
             _check_quorum(study, records, quorum, algorithm.least_updates, result)
             updates = [update for _, update in visits if update is not None]
@@ -143,6 +148,12 @@ class BelowQuorumError(FederationError):
     def __init__(self, message: str, result: RoundsResult) -> None:
         super().__init__(message)
         self.result = result
+
+
+def slowest_first(sites: Sequence[str], history: History) -> list[str]:
+    """The sites in the order of their seconds in the latest round, the longest first."""
+    seconds = {record.site: record.seconds for record in history}  # later rounds replace earlier
+    return sorted(sites, key=lambda name: -seconds.get(name, 0.0))
 
 
 def _start(
