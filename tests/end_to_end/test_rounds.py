@@ -14,12 +14,16 @@ from safetensors.numpy import load_file
 
 import factories
 import federation
+import slow_aggregation as slow
 from datasites.trial import roster
+from federation.aggregation import FedAdam, FedProx, Median, Scaffold, TrimmedMean
 from federation.errors import FederationError
 from federation.job import read_job
 from federation.rounds import BelowQuorumError
+from federation.submission import RunUpdate
 from hospitals import JOBS
-from policies.contract import Bound
+from policies.contract import ArrayContract, Bound
+from slow_aggregation import Slow
 
 SHARES = {"st-marys": 120, "north-clinic": 60}
 LEARN_JOB = """\
@@ -44,14 +48,25 @@ def two_sites(two_hospitals):
     )
 
 
-def submitted(two_hospitals, two_sites, runs=10):
-    study = two_hospitals[0].submit(
-        two_sites,
-        LEARN_JOB,
-        approve=False,
-        runs=runs,
-        arguments={"rate": Bound(low=0.0, high=1.0)},
-    )
+SCAFFOLD_JOB = """\
+# Gradient descent on half the squared distance to the mean image of the site, with corrections.
+def train(data, weights, config):
+    import numpy as np
+
+    images, labels = data.arrays("train")
+    target = np.float32(images[:, :2, :2].mean(0).reshape(4) / 255)
+    w, steps = weights["w"], len(labels) // 20
+    for _ in range(steps):
+        w = w - np.float32(config["learning_rate"]) * (w - target + weights["correction.w"])
+    loss = float(np.square(target - weights["w"]).mean())
+    metrics = {"loss": loss, "steps": float(steps)}
+    return {"weights": {"w": w}, "metrics": metrics, "examples": len(labels)}
+"""
+
+
+def submitted(two_hospitals, two_sites, text=LEARN_JOB, **changes):
+    changes = {"arguments": {"rate": Bound(low=0.0, high=1.0)}, **changes}
+    study = two_hospitals[0].submit(two_sites, text, approve=False, **changes)
     for hospital in two_hospitals:
         hospital.decide(study, "approve")
     return study
@@ -87,6 +102,153 @@ def test_two_runs_from_one_start_give_the_same_bits(two_hospitals, two_sites):
         )
         digests.add(result.weights_sha256)
     assert len(digests) == 1
+
+
+def targets():
+    """Site -> where its job takes the weights."""
+    images = {name: factories.splits(train=n)["train"][0] for name, n in SHARES.items()}
+    return {n: np.float32(i[:, :2, :2].mean(0).reshape(4) / 255) for n, i in images.items()}
+
+
+def test_another_algorithm_makes_its_own_step_and_goes_on_from_a_checkpoint(
+    two_hospitals, two_sites, tmp_path
+):
+    study = submitted(two_hospitals, two_sites)
+    algorithm = FedAdam(rate=0.1, beta_1=0.5, beta_2=0.9, tau=0.01)
+    asked = {"config": {"rate": 0.25}, "algorithm": algorithm, "progress": False}
+    undisturbed = federation.run_rounds(study, factories.weights(), rounds=2, **asked)
+
+    start = [float(x) for x in factories.weights()["w"]]
+    x, rounds = start, []
+    for _ in range(2):
+        rounds.append([
+            Slow([w + 0.25 * (float(t) - w) for w, t in zip(x, target, strict=True)], SHARES[name])
+            for name, target in targets().items()
+        ])  # fmt: skip
+        x = slow.adaptive("FedAdam", start, rounds, 0.1, 0.5, 0.9, 0.01)
+    np.testing.assert_allclose(undisturbed.weights["w"], x, rtol=1e-5)
+    assert sorted(undisturbed.diagnostics) == [1, 2]
+    assert set(undisturbed.diagnostics[2].site_norms) == set(SHARES)
+
+    study = submitted(two_hospitals, two_sites)
+    first = federation.run_rounds(
+        study, factories.weights(), rounds=1, checkpoint=tmp_path, **asked
+    )
+    assert first.weights_sha256 != undisturbed.weights_sha256
+    resumed = two_sites.resume(tmp_path, study.job, study.wanted)
+    result = federation.run_rounds(
+        resumed, factories.weights(), rounds=2, checkpoint=tmp_path, **asked
+    )
+    assert result.weights_sha256 == undisturbed.weights_sha256
+    for name in ("momentum", "second moment"):
+        np.testing.assert_array_equal(result.memory[name]["w"], undisturbed.memory[name]["w"])
+    assert sorted(result.diagnostics) == [1, 2]
+    with pytest.raises(FederationError, match="the algorithm is another"):
+        federation.run_rounds(
+            resumed, factories.weights(), {"rate": 0.25}, rounds=2, checkpoint=tmp_path
+        )
+
+
+def test_corrections_of_scaffold_reach_the_sites_and_do_not_leave_them(two_hospitals, two_sites):
+    """120 images are 6 local steps and 60 are 3; sites count alike."""
+    array = ArrayContract(shape=(4,), dtype="float32")
+    study = submitted(
+        two_hospitals, two_sites, SCAFFOLD_JOB,
+        arguments={"learning_rate": Bound(value=0.1)},
+        contract=factories.contract(
+            inputs={"w": array, "correction.w": array}, metrics=("loss", "steps")
+        ),
+    )  # fmt: skip
+    algorithm = Scaffold(learning_rate=0.1, sites=dict.fromkeys(study.sites, 1))
+    result = federation.run_rounds(
+        study, factories.weights(), {"learning_rate": 0.1}, rounds=3, algorithm=algorithm,
+        progress=False,
+    )  # fmt: skip
+    assert result.diagnostics[3].steps == {"st-marys": 6.0, "north-clinic": 3.0}
+    x = [float(w) for w in factories.weights()["w"]]
+    control, own, rounds = [0.0] * 4, {name: [0.0] * 4 for name in SHARES}, []
+    for _ in range(3):
+        drawn = {}
+        for name, target in targets().items():
+            y = list(x)
+            for _ in range(SHARES[name] // 20):
+                y = [
+                    y[k] - 0.1 * (y[k] - float(target[k]) + control[k] - own[name][k])
+                    for k in range(4)
+                ]
+            drawn[name] = Slow(y, SHARES[name], SHARES[name] // 20)
+        rounds.append(drawn)
+        start = [float(w) for w in factories.weights()["w"]]
+        x, control, own = slow.scaffold(start, rounds, dict.fromkeys(SHARES, 1), 0.1, 1.0)
+    np.testing.assert_allclose(result.weights["w"], x, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "words"),
+    [
+        (TrimmedMean(1), "TrimmedMean needs at least 3 sites, and the study has 2; submit to more"),
+        (FedProx(0.1), "`proximal` is 0.1, and `config` says nothing of it; give both the same"),
+        (Scaffold(0.1, {"st-marys": 1}), "`learning_rate` is 0.1, and `config` says nothing of it"),
+    ],
+)
+def test_an_algorithm_that_does_not_fit_is_refused_before_a_run(
+    two_hospitals, two_sites, algorithm, words
+):
+    study = submitted(two_hospitals, two_sites)
+    with pytest.raises(FederationError, match=words):
+        federation.run_rounds(
+            study, factories.weights(), {"rate": 0.5}, rounds=1, algorithm=algorithm
+        )
+    with pytest.raises(FederationError, match="Scaffold was not told of north-clinic"):
+        federation.run_rounds(
+            study, factories.weights(), {"learning_rate": 0.1}, rounds=1,
+            algorithm=Scaffold(0.1, {"st-marys": 1}),
+        )  # fmt: skip
+    assert set(study.status()["runs used"]) == {"0 of 10"}
+
+
+class Pair(Median):
+    """A median that wants two updates."""
+
+    @property
+    def least_updates(self):
+        return 2
+
+
+def answering(study, monkeypatch, **answers):
+    """A study whose sites answer as they like: taken over by somebody who obeys no policy."""
+
+    def run(name, weights, config, **_):
+        w = np.array(answers[name.replace("-", "_")], np.float32)
+        return RunUpdate({"w": w}, {}, {"loss": 0.5}, 100, f"{name}/1")
+
+    monkeypatch.setattr(study, "run", run)
+    return study
+
+
+def test_an_update_that_does_not_fit_is_not_used_and_the_site_is_named(
+    two_hospitals, two_sites, monkeypatch
+):
+    study = answering(
+        submitted(two_hospitals, two_sites), monkeypatch,
+        st_marys=[1, 2, 3, 4], north_clinic=[1, np.nan, 3, 4],
+    )  # fmt: skip
+    result = federation.run_rounds(
+        study, factories.weights(), {"rate": 0.5}, rounds=1, quorum=1, progress=False
+    )
+    assert result.weights["w"].tolist() == [1, 2, 3, 4]
+    record = result.history.frame().loc[(1, "north-clinic")]
+    assert record["state"] == "missing"
+    assert record["reason"] == "its update was not used: `w` has numbers that are not finite"
+    for algorithm, quorum, words in (
+        (Pair(), 1, "round 1 needs 2 sites for its algorithm, and has st-marys"),
+        (Median(), None, "- North Clinic: its update was not used"),
+    ):
+        with pytest.raises(BelowQuorumError, match=words):
+            federation.run_rounds(
+                study, factories.weights(), {"rate": 0.5}, rounds=1, quorum=quorum,
+                algorithm=algorithm, progress=False,
+            )  # fmt: skip
 
 
 KERNEL = """

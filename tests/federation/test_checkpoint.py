@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federation.aggregation import Diagnostics
 from federation.checkpoint import Checkpoint, Saved, Setting
 from federation.errors import FederationError
 from federation.history import History, SiteRound
@@ -33,14 +34,28 @@ def saved(number: int) -> Saved:
             SiteRound(k, "seaside", "missing", "closed for the week", seconds=0.25),
         )
     ]
-    return Saved(number, weights, History(records))
+    memory = {
+        "velocity": {"w": np.full(4, number / 3, np.float32)},
+        "control of st/mary's": {"w": np.full(4, -number, np.float64)},
+        "nothing yet": {},
+    }
+    seen = {
+        k: Diagnostics(0.1 * k, {"st-marys": 0.3}, {}, ("seaside",), {"st-marys": 0.5})
+        for k in range(1, number + 1)
+    }
+    return Saved(number, weights, History(records), memory, seen)
 
 
 def same(one: Saved, other: Saved) -> bool:
-    return (one.round, arrays_sha256(one.weights), repr(one.history)) == (
-        other.round,
-        arrays_sha256(other.weights),
-        repr(other.history),
+    def digests(saved: Saved) -> dict[str, str]:
+        return {group: arrays_sha256(arrays) for group, arrays in saved.memory.items()}
+
+    return (
+        one.round == other.round
+        and arrays_sha256(one.weights) == arrays_sha256(other.weights)
+        and repr(one.history) == repr(other.history)
+        and digests(one) == digests(other)
+        and one.diagnostics == other.diagnostics
     )
 
 
@@ -60,13 +75,24 @@ def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
         assert Checkpoint(tmp_path).requests
 
 
-def test_two_hundred_rounds_leave_two_files(tmp_path: Path) -> None:
+def test_two_hundred_rounds_leave_three_files(tmp_path: Path) -> None:
     for number in range(1, 201):
         Checkpoint(tmp_path).save(SETTING, saved(number) if number > 198 else saved(1))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "round-00200.memory.safetensors",
         "round-00200.safetensors",
         "rounds.json",
     ]
+
+
+def test_an_algorithm_that_remembers_nothing_leaves_no_file_for_it(tmp_path: Path) -> None:
+    plain = replace(saved(1), memory={})
+    Checkpoint(tmp_path).save(SETTING, plain)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"round-00001.safetensors", "rounds.json"}
+    found = Checkpoint(tmp_path).load(SETTING)
+    assert found is not None
+    assert same(found, plain)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +115,7 @@ def test_other_rounds_do_not_go_on_from_it(tmp_path: Path, change: dict, words: 
     assert checkpoint.load(SETTING) is not None
 
 
-STEPS = 12
+STEPS = 16
 """More steps than saving takes; each is an operation on the disk."""
 
 
@@ -137,9 +163,9 @@ def test_a_fault_at_any_step_leaves_one_round_or_the_one_before(tmp_path: Path, 
         assert same(found, saved(found.round))
         rounds.add(found.round)
         Checkpoint(folder).save(SETTING, saved(3))
-        assert len([path for path in folder.iterdir() if path.suffix == ".safetensors"]) == 1
+        assert len([path for path in folder.iterdir() if path.suffix == ".safetensors"]) == 2
     assert rounds == {1, 2}
-    assert 5 <= faults < STEPS
+    assert 8 <= faults < STEPS
 
 
 @pytest.mark.parametrize(
@@ -149,7 +175,12 @@ def test_a_fault_at_any_step_leaves_one_round_or_the_one_before(tmp_path: Path, 
         lambda folder: (folder / "rounds.json").write_text("[]"),
         lambda folder: (folder / "round-00002.safetensors").unlink(),
         lambda folder: (folder / "round-00002.safetensors").write_bytes(b"x"),
+        lambda folder: (folder / "round-00002.memory.safetensors").unlink(),
+        lambda folder: (folder / "round-00002.memory.safetensors").write_bytes(
+            (folder / "round-00002.safetensors").read_bytes()
+        ),
         lambda folder: edit(folder, weights_sha256="0" * 64),
+        lambda folder: edit(folder, diagnostics={"1": {"step": 1}}),
         lambda folder: edit(folder, format=1),
         lambda folder: edit(folder, history=[{"round": 1}]),
         lambda folder: edit(folder, requests=None, drop="requests"),
