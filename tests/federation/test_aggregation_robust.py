@@ -49,6 +49,11 @@ def test_krum_by_hand() -> None:
     assert seen.left_out == ("a", "c", "d", "e")
 
 
+def test_of_many_equal_updates_krum_takes_the_first_by_name() -> None:
+    _, seen = Krum().apply(Krum().init(start(0)), [update(f"s{k:02}", 1, 7) for k in range(40)])
+    assert seen.left_out == tuple(f"s{k:02}" for k in range(1, 40))
+
+
 def test_multi_krum_by_hand() -> None:
     algorithm = MultiKrum(faulty=1, selected=3)
     state, seen = algorithm.apply(algorithm.init(start(0)), LINE)
@@ -192,6 +197,12 @@ def test_norm_bounded_mean_names_the_poisoned_site() -> None:
     good = [[1.0] * SIZE] * 4
     _, seen = NormBoundedMean().apply(NormBoundedMean().init(start(0, 0, 0)), five(good, 1e6, "z"))
     assert seen.clipped == {"z": pytest.approx(1e-6)}
+
+
+def test_a_change_too_large_for_a_float_does_not_move_the_norm_bounded_mean() -> None:
+    updates = [update("a", 1, 1.5e308), update("b", 1, -1.5e308), update("c", 1, -1.5e308)]
+    found = after(NormBoundedMean(bound=1), [-1.5e308], updates).weights["w"]
+    assert found.tolist() == [-1.5e308]
 
 
 def test_counters_of_batches_do_not_decide_and_cannot_be_poisoned() -> None:

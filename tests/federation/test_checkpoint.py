@@ -15,7 +15,7 @@ from federation.aggregation import Diagnostics
 from federation.checkpoint import Checkpoint, Saved, Setting
 from federation.errors import FederationError
 from federation.history import History, SiteRound
-from policies.arrays import arrays_sha256
+from policies.arrays import arrays_sha256, pack
 
 SETTING = Setting(
     "a" * 64, {"st-marys": 3, "seaside": 7}, {"rate": 0.5, "epochs": 2}, "b" * 64, 1,
@@ -178,6 +178,9 @@ def test_a_fault_at_any_step_leaves_one_round_or_the_one_before(tmp_path: Path, 
         lambda folder: (folder / "round-00002.memory.safetensors").unlink(),
         lambda folder: (folder / "round-00002.memory.safetensors").write_bytes(
             (folder / "round-00002.safetensors").read_bytes()
+        ),
+        lambda folder: (folder / "round-00002.memory.safetensors").write_bytes(
+            pack({"0/w": np.zeros(4, np.float32), "1/w": np.zeros(4)})
         ),
         lambda folder: edit(folder, weights_sha256="0" * 64),
         lambda folder: edit(folder, diagnostics={"1": {"step": 1}}),

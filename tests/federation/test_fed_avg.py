@@ -107,6 +107,16 @@ def test_mean_of_equal_whole_numbers_is_the_same_number(
     np.testing.assert_array_equal(fed_avg(updates)["w"], weights)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_whole_numbers_stay_within_their_range(dtype: str) -> None:
+    """The largest int64 has no float64 of its own; the next one above does not fit."""
+    limits = np.iinfo(dtype)
+    ends = np.array([limits.min, limits.max], dtype)
+    mean = fed_avg([SiteUpdate(site, {"w": ends}, 1) for site in "ab"])["w"]
+    assert mean[0] == limits.min
+    assert limits.max - 1024 < mean[1] <= limits.max
+
+
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6, width=32), st.integers(1, 1000)), min_size=1))
 def test_mean_is_the_weighted_mean_and_between_the_extremes(
     pairs: list[tuple[float, int]],
