@@ -9,7 +9,7 @@
     terms = federation.training_terms(weights, title=..., dataset="chest-xray", runs=12, ...)
     sites.check(job, terms)             # the findings that each hospital will see
     study = sites.submit(job, terms)    # then: study.status(), study.wait()
-    result = federation.run_rounds(study, weights, config, rounds=10)
+    result = federation.run_rounds(study, weights, config, rounds=10)     # FedAvg, or algorithm=…
 
 Runs where the researcher works, and sees what sites release, never images. It may import
 `policies`, never `datasites`.
