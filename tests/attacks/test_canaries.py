@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from pydicom import dcmread
 from typer.testing import CliRunner
@@ -158,13 +159,19 @@ def relay(port: int, heard: Heard) -> Iterator[int]:
 def overheard(heard: Heard) -> Iterator[None]:
     """Hears what the researcher's client sends and receives, inside TLS and as values."""
     patch = pytest.MonkeyPatch()
-    send, call = Site._send, Site.call
+    send, call, request = Site._send, Site.call, requests.Session.request
 
-    def hear_send(self: Site, method: str, path: str, body: Any) -> Any:
-        response = send(self, method, path, body)
+    def hear_send(self: Site, method: str, path: str, body: Any) -> bytes:
+        content = send(self, method, path, body)
         heard.add(f"request to {path}", body or b"")
-        heard.add(f"answer of {path}", response.content)
-        heard.add(f"headers of {path}", str(response.headers))
+        heard.add(f"answer of {path}", content)
+        return content
+
+    def hear_request(
+        self: requests.Session, method: str, url: str, **arguments: Any
+    ) -> requests.Response:
+        response = request(self, method, url, **arguments)
+        heard.add(f"headers of {url}", str(response.headers))
         return response
 
     def hear_call(self: Site, path: str, payload: bytes = b"", **arguments: Any) -> Any:
@@ -179,6 +186,7 @@ def overheard(heard: Heard) -> Iterator[None]:
 
     with patch.context() as patched:
         patched.setattr(Site, "_send", hear_send)
+        patched.setattr(requests.Session, "request", hear_request)
         patched.setattr(Site, "call", hear_call)
         yield
 
