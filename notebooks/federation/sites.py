@@ -1,9 +1,9 @@
 """Connections to sites: TLS pinned to each site's own authority, signed calls, findings as errors.
 
 The calls name syft API paths and are signed with the account's syft key. This module makes them
-itself, on one kept connection per thread: syft's own client opens a connection per request, fetches
-3 MB of API description at login, cannot take a port or an authority per site, and sends a format
-that a site must not parse (see `policies.envelope`).
+itself, on connections that it keeps: syft's own client opens one per request, fetches 3 MB of API
+description at login, cannot take a port or an authority per site, and sends a format that a site
+must not parse (see `policies.envelope`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 CONNECT_S = 10
 ANSWER_S = 60
 """A site answers within 20 s, if only to say that a run is under way."""
+KEPT_CONNECTIONS = 16
+"""To one site; more may be open at a time."""
 
 
 class SiteAddress(Strict):
@@ -80,7 +82,7 @@ class Site:
     def __init__(self, address: SiteAddress, email: str, password: str) -> None:
         self.name, self.url, self.email = address.name, address.url, email
         self._authority = str(address.authority)
-        self._sessions = threading.local()
+        self._session = _session(self._authority)
         self.bytes_sent = self.bytes_received = 0
         """What calls and answers had in their bodies since the connection was made."""
         syft = _syft()
@@ -186,16 +188,6 @@ class Site:
     def __repr__(self) -> str:
         return f"Site({self.name!r}, {self.url!r}, datasets={len(self.datasets)})"
 
-    def _session(self) -> requests.Session:
-        if not hasattr(self._sessions, "session"):
-            session = requests.Session()
-            session.trust_env = False  # no proxy, and no other authorities from the environment
-            session.verify = self._authority
-            self._sessions.session = session
-        session = self._sessions.session
-        assert isinstance(session, requests.Session)  # noqa: S101  for the type checker
-        return session
-
     def _get(self, path: str) -> bytes:
         return self._send("GET", path, None)
 
@@ -205,7 +197,7 @@ class Site:
     def _send(self, method: str, path: str, body: str | bytes | None) -> bytes:
         lost = ConnectionLostError(f"{self.name} at {self.url} does not answer")
         try:
-            with self._session().request(
+            with self._session.request(
                 method, self.url + path, data=body, timeout=(CONNECT_S, ANSWER_S), stream=True
             ) as response:
                 content = bytes(response.raw.read())  # at once: `content` joins pieces of 10 kB
@@ -232,6 +224,15 @@ class Site:
         if response.status_code != 200:
             raise ConnectionLostError(f"{self.name} answered with HTTP {response.status_code}")
         return content
+
+
+def _session(authority: str) -> requests.Session:
+    """Connections for any number of threads at a time, of which some are kept."""
+    session = requests.Session()
+    session.trust_env = False  # no proxy, and no other authorities from the environment
+    session.verify = authority
+    session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
+    return session
 
 
 def _is_about_the_certificate(error: BaseException | None) -> bool:

@@ -159,7 +159,7 @@ def relay(port: int, heard: Heard) -> Iterator[int]:
 def overheard(heard: Heard) -> Iterator[None]:
     """Hears what the researcher's client sends and receives, inside TLS and as values."""
     patch = pytest.MonkeyPatch()
-    send, call, request = Site._send, Site.call, requests.Session.request
+    send, call, request = Site._send, Site.call_for_arrays, requests.Session.request
 
     def hear_send(self: Site, method: str, path: str, body: Any) -> bytes:
         content = send(self, method, path, body)
@@ -176,18 +176,19 @@ def overheard(heard: Heard) -> Iterator[None]:
 
     def hear_call(self: Site, path: str, payload: bytes = b"", **arguments: Any) -> Any:
         try:
-            value = call(self, path, payload, **arguments)
+            value, arrays = call(self, path, payload, **arguments)
         except Exception as error:
             heard.add(f"refusal of {path}", str(error))
             raise
         plain = getattr(value, "syft_action_data", value)
         heard.add(f"value of {path}", plain if isinstance(plain, bytes) else repr(plain))
-        return value
+        heard.add(f"arrays of {path}", arrays)
+        return value, arrays
 
     with patch.context() as patched:
         patched.setattr(Site, "_send", hear_send)
         patched.setattr(requests.Session, "request", hear_request)
-        patched.setattr(Site, "call", hear_call)
+        patched.setattr(Site, "call_for_arrays", hear_call)
         yield
 
 
@@ -295,7 +296,7 @@ def test_no_canary_is_in_anything_that_the_site_keeps(afterwards, canaries):
 
 def test_no_canary_is_in_anything_that_was_printed_sent_or_received(afterwards, canaries):
     where = {name for name, _ in afterwards.place.heard.parts}
-    assert {"wire, from the site", "answer of /api/v2/api_call", "value of code.call"} <= where
+    assert {"wire, from the site", "answer of /api/v2/api_call", "arrays of code.call"} <= where
     assert {"output of dataset scan", "output of dataset withdraw"} <= where
     assert afterwards.place.heard.hits(canaries) == []
 

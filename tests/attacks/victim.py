@@ -92,4 +92,4 @@ class Victim:
         self.trial.launch()
         self.trial.wait_until_up()
         for site in (self.rita, self.mallory):
-            site._sessions.__dict__.clear()  # their connections went with the old process
+            site._session.close()  # their connections went with the old process
