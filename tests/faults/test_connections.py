@@ -29,8 +29,12 @@ from tests.faults.jobs import (
 )
 
 CONFIG = {"rate": 0.5}
-HANDSHAKE = (0, 1, 300, 517, 600)
-"""Bytes into the greeting and keys of TLS."""
+HANDSHAKE = (1, 300, 517, 600)
+"""Bytes into the greeting and keys of TLS.
+
+Before the first byte, a connection is closed only: of one that is reset there, `ssl` of Python 3.11
+leaves the socket to the collector, which warns.
+"""
 PARTS = (0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 """Parts of all bytes that go in one direction."""
 SPREAD = 100
@@ -44,6 +48,7 @@ def cuts(sent: int, answered: int) -> list[Cut]:
     for is_answer, total in ((False, sent), (True, answered - SPREAD)):
         places = {*HANDSHAKE, *(int(part * total) for part in PARTS)}
         found += [Cut(is_answer, at, way) for at in places for way in (Way.CLOSED, Way.RESET)]
+        found += [Cut(is_answer, 0, Way.CLOSED)]
         found += [Cut(is_answer, at, Way.HANGS) for at in (300, total // 2, total - 1)]
     return found
 
