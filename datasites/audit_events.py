@@ -32,6 +32,8 @@ class Event(StrEnum):
     ACCOUNT_CREATED = "account created"
     PERSON_CHANGED = "person changed"
     PASSWORD_CHANGED = "password changed"  # noqa: S105 (the name of an event)
+    SANDBOX_PROVED = "sandbox proved"
+    SANDBOX_FAILED = "sandbox failed"
     DATASET_PUBLISHED = "dataset published"
     DATASET_WITHDRAWN = "dataset withdrawn"
     LOGIN = "login"

@@ -11,6 +11,7 @@ import typer
 from datasites.command_line import JsonOption, SiteOption, print_json, say, told_plainly
 from datasites.config import load_site
 from datasites.control import Control
+from datasites.doctor_command import doctor
 from datasites.errors import ConfigurationError
 from datasites.late_commands import LateCommands
 from datasites.new_site import checked_config, example_policy, make_site
@@ -30,6 +31,7 @@ app = typer.Typer(
 account_app = typer.Typer(no_args_is_help=True, help="Accounts of researchers.")
 app.add_typer(account_app, name="account")
 app.command()(page)
+app.command()(doctor)
 
 
 @app.command()
@@ -115,6 +117,7 @@ def status(
     else:
         say(f"{plain['title']} runs at {plain['url']} · policy {plain['policy']}")
         say(f"sandbox: {plain['sandbox']}")
+        say(f"sandbox {plain['sandbox_proof']}")
 
 
 @account_app.command("add")

@@ -196,6 +196,10 @@ class Control:
         }
         return cast(Json, self._ask(lambda c: c.get("/audit", params=wanted)))
 
+    def examine(self) -> list[Json]:
+        """Let the site try its cage; name, ok and detail of each check."""
+        return cast(list[Json], self._ask(lambda c: c.post("/examination")))
+
     def checkpoint(self) -> None:
         """Sign the audit log as it stands."""
         self._post("/checkpoint")

@@ -9,6 +9,7 @@ hospital, by password or by a session of the page, who is named in the log.
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,7 @@ from datasites.control_people import add_people
 from datasites.control_validation import refusal_sentence
 from datasites.countersignature import countersign
 from datasites.decisions import Shown, approve, checked_reason, deny, request_changes, revoke
+from datasites.doctor import proof_in_words
 from datasites.errors import DecisionError, SiteError
 from datasites.evidence.export import export_evidence
 from datasites.open_site import OpenSite, SyftSide
@@ -108,6 +110,7 @@ def _add_reading(app: FastAPI, site: OpenSite) -> None:
             "policy": site.policy.title,
             "policy_sha256": site.policy.sha256,
             "sandbox": site.sandbox_in_words,
+            "sandbox_proof": proof_in_words(site.proof),
             "public_key": site.key.public_hex,
         }
 
@@ -224,6 +227,10 @@ def _add_records(app: FastAPI, site: OpenSite, door: Door) -> None:
             )
             site.take_policy(policy, adoption)
         return {"title": policy.title, "sha256": policy.sha256}
+
+    @app.post("/examination")
+    def examination() -> list[dict[str, Any]]:
+        return [asdict(check) for check in site.examine()]
 
     @app.post("/checkpoint")
     def checkpoint() -> dict[str, str]:

@@ -14,6 +14,7 @@ from datasites.adopted_policy import policy_in_force
 from datasites.audit_log import AuditLog, Event, read_events
 from datasites.catalogue import is_intact
 from datasites.config import Site
+from datasites.doctor import PROOFS, examine, proof_in, record
 from datasites.errors import DatasetError, SandboxError
 from datasites.keys import load_site_key
 from datasites.ledger import Ledger
@@ -22,9 +23,11 @@ from datasites.records import Records, RequestRow
 from datasites.runs_under_way import RunsUnderWay
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from datasites.sandbox.cage import Cage
+from datasites.sandbox.proof import Check
 from policies.contract import Terms
 from policies.document import Policy
 from policies.findings import Finding
+from policies.proof_rules import Proof
 
 ENDS = (
     Event.REQUEST_DENIED, Event.REQUEST_REVOKED, Event.REQUEST_WITHDRAWN, Event.REQUEST_EXPIRED,
@@ -72,15 +75,20 @@ class OpenSite:
         self.under_way = RunsUnderWay()
         self.deciding = threading.RLock()
         self.rehearsing = threading.Lock()
+        self._examining = threading.Lock()
         self.ended: dict[int, Event] = {}
         """Requests that were denied, revoked, withdrawn or expired, as the log says; the database
         cannot undo it."""
+        self.proof: Proof | None = None
+        """What came of trying the cage the last time, as the log says."""
         self._last_request = 0
         self.unsettled: dict[str, list[Event]] = {str(r): [] for r in self.ledger.unsettled()}
         """Runs that had not ended when the site was last stopped, and their events."""
         for line in read_events(site.audit):
             if line["run"] in self.unsettled:
                 self.unsettled[line["run"]].append(Event(line["event"]))
+            if line["event"] in PROOFS:
+                self.proof = proof_in(line)
             if (number := _request_number(line["subject"])) is not None:
                 self._last_request = max(self._last_request, number)
                 if line["event"] in ENDS:
@@ -136,6 +144,17 @@ class OpenSite:
         with self.deciding:
             self.policy, self.adoption = policy, adoption
             self.findings.clear()
+
+    def examine(self) -> list[Check]:
+        """Try the cage, and put into the log what comes of it.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        with self._examining:
+            checks, bubblewrap_sha256 = examine(self.site)
+            self.proof = record(self.audit, checks, bubblewrap_sha256)
+        return checks
 
     def run_lock(self, request: int) -> threading.Lock:
         """Calls for runs of one request take turns: they are counted one after the other."""

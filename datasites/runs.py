@@ -37,6 +37,7 @@ from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
 from policies.document import Policy
 from policies.findings import finding_from_dict, refuse
+from policies.proof_rules import check_proof
 from policies.update_rules import check_weights
 
 MAXIMUM_ROUND = 1_000_000
@@ -146,6 +147,9 @@ def _order(site: OpenSite, row: RequestRow, run: RunId, asked: Asked) -> Order:
     _check_state(row, asked.approved_in_syft and row.id not in site.ended)
     policy, adoption = site.policy, site.adoption
     number, approval = _approval_in_force(site, row, policy, adoption)
+    wall = site.bwrap.sha256 if site.bwrap else ""
+    if findings := check_proof(site.proof, wall, policy, dt.datetime.now(dt.UTC)):
+        raise RunRefused(findings)
     terms = approval.terms
     if asked.private_handle != handle(terms.dataset, terms.version):
         raise _refused("approval.dataset", "the code is bound to another dataset version",

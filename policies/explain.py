@@ -155,6 +155,13 @@ def _resources(policy: Policy) -> Iterator[str]:
         f"{in_digits(box.memory_mb)} MiB of memory, {counted(box.time_s, 'second')} and "
         f"{counted(box.processes, 'process or thread', 'processes and threads')}; then it is ended."
     )
+    if box.proof_days:
+        yield (
+            "Nothing runs unless `sitegate doctor` has proved the sandbox within the last "
+            f"{counted(box.proof_days, 'day')}."
+        )
+    else:
+        yield "No proof is demanded that the sandbox holds on the hospital's machine."
 
 
 def _publishing(policy: Policy) -> Iterator[str]:

@@ -75,6 +75,12 @@ def demanded(old: Iterable[str], new: Iterable[str]) -> Steps:
     yield from _members(old, new, Effect.REFUSED, Effect.ALLOWED)
 
 
+def proof(old: int, new: int) -> Steps:
+    """More days demand less, and 0 demands nothing."""
+    stricter = new != 0 and (old == 0 or new < old)
+    yield Effect.REFUSED if stricter else Effect.ALLOWED, instead(old, new)
+
+
 def neutral(old: object, new: object) -> Steps:
     """Neither value allows more."""
     yield Effect.OTHER, instead(old, new)
@@ -149,6 +155,7 @@ FIELDS = {
     "sandbox.memory_mb": Field("MiB of memory of a run", most),
     "sandbox.time_s": Field("seconds of a run", most),
     "sandbox.processes": Field("processes and threads of a run", most),
+    "sandbox.proof_days": Field("days that a proof of the sandbox holds, 0 for none", proof),
     "publishing.minimum_per_class": Field("images of each class to publish a dataset", least),
     "publishing.minimum_patients": Field("patients to publish a dataset", least),
     "publishing.options": Field("methods of de-identification that are demanded", demanded),

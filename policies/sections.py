@@ -180,6 +180,9 @@ class SandboxRule(Strict):
     """Wall time of one run, in seconds; then it is ended."""
     processes: int = Field(default=64, ge=1, le=4096)
     """Processes and threads of one run."""
+    proof_days: int = Field(default=0, ge=0, le=365)
+    """Days that a proof of the cage by `sitegate doctor` holds; without one nothing runs. 0 demands
+    none."""
 
 
 class PublishingRule(Strict):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import federation
 from datasites.catalogue import Card
 from datasites.config import SiteConfig
+from datasites.errors import SiteError
 from datasites.imaging.dicom_phantoms import HEAD_CLASSES
 from datasites.imaging.labels import Labels, read_labels
 from datasites.imaging.sources.folder import Folder
@@ -175,6 +176,22 @@ def _policy(demonstration: Demonstration, strict: bool) -> str:
 def runs_asked(demonstration: Demonstration) -> int:
     """Runs that the training request asks for: more than the strict hospital allows."""
     return max(demonstration.rounds, demonstration.hospitals + 1) + 10
+
+
+def prove_cages(demonstration: Demonstration) -> Iterator[tuple[TrialSite, int]]:
+    """Let the sites whose policy demands it try their cages; how many checks passed.
+
+    Raises:
+        SiteError: A cage does not hold.
+    """
+    for site in demonstration.sites:
+        if site.site.policy().sandbox.proof_days:
+            checks = site.control.examine()
+            if failed := [check["name"] for check in checks if not check["ok"]]:
+                raise SiteError(
+                    f"the cage does not hold at {site.site.config.title}: {', '.join(failed)}"
+                )
+            yield site, len(checks)
 
 
 def start_hospitals(demonstration: Demonstration) -> Federation:

@@ -38,6 +38,7 @@ from demonstration_hospitals import (
     TRAINING,
     Demonstration,
     make_hospitals,
+    prove_cages,
     publish_arrays_of,
     publish_phantoms,
     runs_asked,
@@ -110,6 +111,11 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
                 "setup",
             ):
                 sites = start_hospitals(demonstration)
+                proved = list(prove_cages(demonstration))
+            for site, checks in proved:
+                title = f"       {site.site.config.title:<14}"
+                told = f"{checks} of {checks} checks pass"
+                out.print(f"{title} its policy asks for it: cage proved, {told}", markup=False)
             out.print("3/6  The researcher submits, the hospitals decide (played by this program)")
             clock = time.monotonic()
             train, follow, final, weights = _submit_all(demonstration, sites)

@@ -123,6 +123,7 @@ DECIDED_ELSEWHERE = {
     "privacy.mode", "privacy.maximum_epsilon", "privacy.maximum_delta",  # none is the widest
     "runs.per_day", "expiry.undecided_days",  # while time passes
     "sandbox.memory_mb", "sandbox.time_s", "sandbox.processes",  # in the sandbox
+    "sandbox.proof_days",  # when it runs
     "publishing.minimum_per_class", "publishing.minimum_patients", "publishing.text_search",
     "publishing.suspect_modalities", "publishing.recognisable_heads",  # before publishing
     "review.rehearsal.images", "review.rehearsal.time_s", "review.rehearsal.must_succeed",
