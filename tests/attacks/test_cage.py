@@ -96,6 +96,15 @@ with socket.socket(socket.AF_UNIX) as other:
     other.connect("\\0sitegate-attack-{port}")
     w[0] = 1
 """,
+    "a file by way of the process's root": 'w[0] = len(open("/proc/self/root/etc/passwd").read())',
+    "a file by way of a link": """
+link = f"link-{os.getpid()}"
+os.symlink("{state}/keys/site_key", link)
+try:
+    w[0] = len(open(link).read())
+finally:
+    os.unlink(link)
+""",
     "the machine's network cards": """
 w[0] = sum(not line.split(":")[0].strip() == "lo" for line in open("/proc/net/dev").readlines()[2:])
 """,
@@ -159,6 +168,7 @@ def test_nothing_goes_out_over_the_network(open_house, body):
         pytest.param('os.utime("/data/card.json"); w[0] = 1', id="times"),
         pytest.param('open("/worker.py", "a").write("x"); w[0] = 1', id="the worker"),
         pytest.param('open("/left", "w").write("x"); w[0] = 1', id="the root"),
+        pytest.param('open("/dev/shm/left", "w").write("x"); w[0] = 1', id="shared memory"),
         pytest.param('open("/usr/left", "w").write("x"); w[0] = 1', id="the system"),
         pytest.param(
             'import sys; open(sys.prefix + "/pyvenv.cfg", "a").write("x"); w[0] = 1', id="libraries"
@@ -207,6 +217,10 @@ def test_a_job_cannot_look_into_the_cages_first_process(open_house, file):
         pytest.param('c.mount(b"none", b"/scratch", b"tmpfs", 0, None)', id="mount"),
         pytest.param('c.umount(b"/data")', id="umount"),
         pytest.param("c.setuid(0)", id="setuid"),
+        pytest.param("c.shmget(1, 4096, 512)", id="shared memory"),
+        pytest.param("c.mq_open(b'/x', 64, 384, None)", id="message queue"),
+        pytest.param('c.mknod(b"/scratch/disk", 0o60600, 0x800)', id="a disk's device"),
+        pytest.param('c.link(b"/data/card.json", b"/scratch/card.json")', id="hard link"),
         pytest.param('c.chroot(b"/scratch")', id="chroot"),
         pytest.param("c.reboot(0x1234567)", id="reboot"),
         pytest.param("c.setns(3, 0)", id="setns"),
@@ -457,6 +471,68 @@ def test_a_gigantic_print_does_not_fill_the_log(open_house):
 def test_a_forged_answer_is_no_update(open_house, frame, kind):
     body = f"import os, struct\nos.write(3, {frame})\nos.kill(os.getpid(), 9)"
     assert failed(open_house, body)[0] == kind
+
+
+BOMB = """
+import json, os, struct
+import numpy as np
+np.savez_compressed("/scratch/bomb.npz", w=np.zeros(100 * 2**20, np.uint8))
+packed = open("/scratch/bomb.npz", "rb").read()
+"""
+"""100 MB of zeros as a `.npz` of 100 kB."""
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        pytest.param(
+            "head = json.dumps({'undeclared': 0, 'seconds': 0.1, 'metrics': {}, 'examples': 50})\n"
+            "head = head.encode()\nsmall = packed[:100000]\n"
+            "os.write(3, struct.pack('>Q', len(head)) + head + struct.pack('>Q', len(small)))\n"
+            "os.write(3, small)\nos.kill(os.getpid(), 9)",
+            "NotAnUpdate",
+            id="in the place of arrays",
+        ),
+        pytest.param(
+            "return {'weights': {'w': packed}, 'metrics': {}, 'examples': 50}",
+            "AttributeError",
+            id="as an array",
+        ),
+        pytest.param(
+            "files = [np.load('/scratch/bomb.npz')['w'] for _ in range(30)]", "MemoryError",
+            id="opened by the run",
+        ),
+    ],
+)  # fmt: skip
+def test_a_zip_bomb_opens_nowhere_but_in_the_run(open_house, body, kind):
+    before = open_house.peak_mb()
+    assert failed(open_house, BOMB + body)[0] == kind
+    assert open_house.peak_mb() - before < 100
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        pytest.param('open("/etc/passwd")', "open '/etc/passwd'", id="a file"),
+        pytest.param('os.listdir("/proc")', "os.listdir '/proc'", id="processes"),
+        pytest.param('socket.create_connection(("192.0.2.1", 80))', "socket.", id="a connection"),
+        pytest.param('socket.getaddrinfo("a.example", 80)', "socket.getaddrinfo 'a.example'",
+                     id="a name"),
+        pytest.param("os.kill(1, 9)", "os.kill 1 9", id="a signal"),
+        pytest.param("os.fork() or os._exit(0)", "os.fork", id="a process"),
+        pytest.param('os.system("true")', "os.system b'true'", id="a program"),
+        pytest.param("import ctypes; ctypes.CDLL(None)", "ctypes.dlopen", id="native code"),
+        pytest.param('open("/scratch/x", "w")', "open '/scratch/x'", id="the disk"),
+        pytest.param('os.symlink("/a", "/scratch/b")', "os.symlink '/a' '/scratch/b'", id="a link"),
+    ],
+)  # fmt: skip
+def test_what_a_job_tries_is_named_in_the_sites_log(open_house, body, named):
+    study = open_house.submit(probe(body))
+    open_house.run(study)
+    run = f"run=R-{study.requests[open_house.trial.name]}/1/1"
+    lines = (open_house.state / "site.log").read_text().splitlines()
+    (told,) = (line for line in lines if f"{run} tried=" in line)
+    assert named in told
 
 
 def test_runs_of_two_researchers_at_once_do_not_meet(open_house):
