@@ -55,6 +55,10 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="a MedMNIST .npz; without it phantoms are drawn")
     parser.add_argument("--calls", type=int, default=20, help="of each size (default 20)")
+    parser.add_argument(
+        "--weights", type=int, nargs="+", default=list(SIZES.values()),
+        help="float32 numbers of each size (default: the benchmark's CNN, MobileNetV2, 100 MB)",
+    )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=5, help="default 5")
     asked = parser.parse_args()
     images, labels = load_images(asked.data)["train"]
@@ -64,10 +68,10 @@ def main() -> None:
         sites = make_hospitals(folder, [part], runs=200, maximum_mb=120)
         with running(sites) as connected:
             calls = {
-                size: call_cost(
+                str(count): call_cost(
                     sites, connected, count, min(asked.calls, asked.calls * 2**22 // count)
                 )
-                for size, count in SIZES.items()
+                for count in asked.weights
             }
             epoch = epoch_cost(sites, connected, folder, part, asked.epochs)
     print(json.dumps({"calls": calls, **epoch}))
@@ -132,7 +136,12 @@ def epoch_cost(
 
 
 def submit(
-    sites: list[TrialSite], connected: Federation, job: Job, weights: Arrays, config: dict[str, Any]
+    sites: list[TrialSite],
+    connected: Federation,
+    job: Job,
+    weights: Arrays,
+    config: dict[str, Any],
+    runs: int = 200,
 ) -> Study:
     """A study of a job, approved."""
     study = connected.submit(
@@ -142,7 +151,7 @@ def submit(
             title="a benchmark",
             purpose="research",
             dataset=DATASET,
-            runs=200,
+            runs=runs,
             config=config,
             metrics=("loss", "accuracy") if config else (),
         ),

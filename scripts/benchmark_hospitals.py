@@ -46,8 +46,12 @@ def load_images(file: Path | None, scale: float = 1.0) -> dict[str, SplitArrays]
 
 
 def divide_by_label(labels: NDArray[np.int64], hospitals: int) -> list[NDArray[np.int64]]:
-    """Rows of each hospital: for each label Dirichlet shares, drawn until each has enough."""
+    """Rows of each hospital: for each label Dirichlet shares, drawn until each has enough.
+
+    Enough are 200 images, or a quarter of an equal share where that is less.
+    """
     rng = np.random.default_rng(DIVISION_SEED)
+    fewest = min(FEWEST, len(labels) // (4 * hospitals))
     while True:
         rows: list[list[NDArray[np.int64]]] = [[] for _ in range(hospitals)]
         for label in np.unique(labels):
@@ -57,7 +61,7 @@ def divide_by_label(labels: NDArray[np.int64], hospitals: int) -> list[NDArray[n
             for row, chunk in zip(rows, np.split(members, cuts), strict=True):
                 row.append(chunk)
         joined = [np.sort(np.concatenate(row)) for row in rows]
-        if min(map(len, joined)) >= FEWEST:
+        if min(map(len, joined)) >= fewest:
             return joined
 
 
