@@ -17,6 +17,9 @@ from safetensors.numpy import load, save
 type_names = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 """The dtypes that may cross a boundary."""
 
+PART = 1 << 16
+"""Entries that are looked at together."""
+
 Arrays = dict[str, NDArray[np.generic]]
 """Layer or table name -> array on the CPU."""
 
@@ -55,6 +58,29 @@ def global_norm(arrays: Mapping[str, NDArray[np.generic]]) -> float:
     with np.errstate(over="ignore"):  # a norm too large for a float is infinite
         squares = [float(np.sum(np.square(a.astype(np.float64)))) for a in arrays.values()]
     return float(np.sqrt(sum(squares)))
+
+
+def change_norm(
+    after: Mapping[str, NDArray[np.generic]], before: Mapping[str, NDArray[np.generic]]
+) -> float:
+    """L2 norm of `after - before` over all entries, in float64.
+
+    An array that has none of its shape before counts as a whole. It is computed a part at a time:
+    whole differences would take twice the memory of the update, and most of the time.
+    """
+    total = 0.0
+    with np.errstate(over="ignore"):
+        for name, array in after.items():
+            earlier, old = before.get(name), None
+            if earlier is not None and earlier.shape == array.shape:
+                old = earlier.reshape(-1)
+            flat = array.reshape(-1)
+            for start in range(0, len(flat), PART):
+                part = flat[start : start + PART].astype(np.float64)
+                if old is not None:
+                    part -= old[start : start + PART].astype(np.float64)
+                total += float(np.sum(np.square(part, out=part)))
+    return float(np.sqrt(total))
 
 
 def difference(

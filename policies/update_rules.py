@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.arrays import Arrays, difference, global_norm
+from policies.arrays import Arrays, change_norm
 from policies.contract import ArrayContract, Contract
 from policies.document import Policy
 from policies.findings import Finding, refuse
@@ -162,10 +162,6 @@ def _fits(array: NDArray[np.generic], expected: ArrayContract) -> bool:
     return array.shape == expected.shape and array.dtype.name == expected.dtype
 
 
-def _fits_to(sent: NDArray[np.generic] | None, array: NDArray[np.generic]) -> bool:
-    return sent is not None and sent.shape == array.shape
-
-
 def _finite(array: NDArray[np.generic]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
@@ -236,9 +232,7 @@ def _check_size(update: Update, policy: Policy) -> list[Finding]:
 
 
 def _check_change(weights: Arrays, sent: Arrays, policy: Policy) -> list[Finding]:
-    known = {name: a for name, a in weights.items() if _fits_to(sent.get(name), a)}
-    change = difference(known, sent) | {n: a for n, a in weights.items() if n not in known}
-    norm = global_norm(change)
+    norm = change_norm(weights, sent)
     if norm <= policy.update.maximum_change_norm:
         return []
     # As a power of two at most: enough to act on, and next to nothing that a run could choose.

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from policies.arrays import (
+    PART,
     Arrays,
     MalformedArraysError,
     arrays_sha256,
+    change_norm,
     difference,
     global_norm,
     pack,
@@ -221,6 +223,28 @@ def test_type_outside_the_list_is_refused(dtype: str, size: int) -> None:
 )
 def test_norm_is_over_all_entries(sent: Arrays, norm: float) -> None:
     assert global_norm(sent) == pytest.approx(norm, rel=1e-15)
+
+
+@given(
+    st.lists(st.integers(0, 2 * PART + 10), max_size=3),
+    st.sampled_from(["float32", "float64", "float16", "int64", "uint8", "bool"]),
+    st.integers(0, 1000),
+)
+def test_change_is_the_norm_of_the_difference_whatever_the_parts(
+    sizes: list[int], dtype: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    after = {f"a{k}": (rng.random(size) * 9).astype(dtype) for k, size in enumerate(sizes)}
+    before = {name: (rng.random(a.shape) * 9).astype(dtype) for name, a in after.items()}
+    whole = global_norm(difference(after, before))
+    assert change_norm(after, before) == pytest.approx(whole, rel=1e-13)
+
+
+def test_what_was_not_there_before_counts_as_a_whole() -> None:
+    after = {"a": np.array([3.0]), "b": np.array(4.0), "c": np.array([[12.0]])}
+    assert change_norm(after, {"a": np.array([3.0, 3.0]), "b": np.array([4.0])}) == 13.0
+    assert change_norm(after, after) == 0.0
+    assert change_norm({"a": np.full(2, 1e300)}, {}) == np.inf
 
 
 def test_difference_is_taken_in_float64() -> None:
