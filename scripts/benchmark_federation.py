@@ -220,6 +220,9 @@ def measure(
         "limits_round_s": {
             name: round(statistics.median(s), 3) for name, s in measured.limit_seconds.items()
         },
+        "limits_cpu_s": {
+            name: round(measured.limit_cpu_s[name], 1) for name in measured.limit_seconds
+        },
         "site_s": frame["seconds"].groupby("site").median().round(3).to_dict(),
         "images": frame["examples"].groupby("site").first().to_dict(),
         "rounds_s": [round(s, 3) for s in measured.seconds],

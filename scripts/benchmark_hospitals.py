@@ -27,7 +27,7 @@ RESEARCHER = "researcher@uni.example"
 JOBS = Path(__file__).resolve().parent.parent / "notebooks" / "jobs"
 PHANTOMS = {"train": 4708, "test": 624}
 """As many as PneumoniaMNIST has."""
-DIVISION_SEED, ALPHA, FEWEST = 7, 1.0, 200
+DIVISION_SEED, ALPHA, FEWEST, FEWEST_OF_LABEL = 7, 1.0, 200, 10
 
 
 def load_images(file: Path | None, scale: float = 1.0) -> dict[str, SplitArrays]:
@@ -48,7 +48,7 @@ def load_images(file: Path | None, scale: float = 1.0) -> dict[str, SplitArrays]
 def divide_by_label(labels: NDArray[np.int64], hospitals: int) -> list[NDArray[np.int64]]:
     """Rows of each hospital: for each label Dirichlet shares, drawn until each has enough.
 
-    Enough are 200 images, or a quarter of an equal share where that is less.
+    Enough are 200 images, or a quarter of an equal share where that is less, and ten of a label.
     """
     rng = np.random.default_rng(DIVISION_SEED)
     fewest = min(FEWEST, len(labels) // (4 * hospitals))
@@ -61,7 +61,8 @@ def divide_by_label(labels: NDArray[np.int64], hospitals: int) -> list[NDArray[n
             for row, chunk in zip(rows, np.split(members, cuts), strict=True):
                 row.append(chunk)
         joined = [np.sort(np.concatenate(row)) for row in rows]
-        if min(map(len, joined)) >= fewest:
+        fewest_of_label = min(len(chunk) for row in rows for chunk in row)
+        if min(map(len, joined)) >= fewest and fewest_of_label >= FEWEST_OF_LABEL:
             return joined
 
 
