@@ -90,4 +90,4 @@ def to_input(images):
         images = images[..., None]
     x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
     half = 127.5 if images.dtype == np.uint8 else 0.5  # floats are 0 to 1
-    return torch.from_numpy(x / half - 1.0)
+    return torch.from_numpy(x) / half - 1.0
