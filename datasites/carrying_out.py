@@ -29,6 +29,13 @@ from policies.update_rules import Update, check_update
 
 logger = logging.getLogger(__name__)
 
+BROKEN = "try the job on the mock; the hospital's log has more under this run id"
+LACKING = (
+    "import only modules that the site has installed; the hospital sees in the job's rehearsal "
+    "which one is missing, and can install it"
+)
+"""What to do after a run that failed, and after one that could not import something."""
+
 
 class AlreadyLogged(RunRefused):
     """A refusal whose event is in the log already."""
@@ -187,7 +194,7 @@ def _failed(site: OpenSite, order: Order, failed: RunFailed) -> Outcome:
         "run.failed",
         f"run {order.run} ended with {failed.kind}",
         "runs that return what the contract declares",
-        "try the job on the mock; the hospital's log has more under this run id",
+        LACKING if failed.kind in ("ModuleNotFoundError", "ImportError") else BROKEN,
     )
     outcome = Outcome(RunState.FAILED, {"findings": [finding.as_dict()]})
     return _record(site, order, outcome, Event.RUN_FAILED, kind=failed.kind)

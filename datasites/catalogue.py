@@ -1,8 +1,9 @@
 """Dataset versions on disk: written once, named by the hash of their content, then read-only.
 
-One directory per version: `{split}_images.npy`, `{split}_labels.npy` and `{split}_patients.npy`
-(memory-mapped by runs), `card.json`, and `deidentification.json`, the certificate. Publishing in
-syft is registering a handle to it and a mock; no pixel enters syft.
+One directory per version: `{split}_images.npy`, `{split}_labels.npy`, `{split}_patients.npy` and,
+where there are subgroups, `{split}_group_{name}.npy` (memory-mapped by runs), `card.json`, and
+`deidentification.json`, the certificate. Publishing in syft is registering a handle to it and a
+mock; no pixel enters syft.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from datasites.errors import DatasetError
 from datasites.files import sync_directory
 from datasites.imaging.standardise import Standardisation
+from datasites.imaging.subgroups import Subgroups, check_members, shown_counts
 from policies.contract import Name
 from policies.strict import Strict, canonical_json, some
 
@@ -89,6 +91,15 @@ class Card(Strict):
     """Images that the parent does not have, suppressed as counts are."""
     withdrawn: int | None = None
     """Images of the parent that are not here, suppressed as counts are."""
+    groups: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=lambda groups: not groups)
+    """Attribute, such as `sex` -> its values; an image's place is an index into them, -1 for none.
+
+    This field and the next are left out where they are empty: cards without them keep their hash.
+    """
+    group_counts: dict[str, dict[str, dict[str, int | None]]] = Field(
+        default={}, exclude_if=lambda counts: not counts
+    )
+    """Split -> attribute -> value -> number of images; null where it is small or would tell one."""
 
     def images(self, split: str) -> int | None:
         """Images in a split, None when a class is suppressed."""
@@ -111,6 +122,7 @@ def write_version(
     description: str,
     minimum_count: int,
     patients: Mapping[str, NDArray[np.int32]] | None = None,
+    subgroups: Subgroups | None = None,
     certify: Certify | None = None,
     remember: Callable[[str], None] = lambda _: None,
     retired: Collection[str] = (),
@@ -128,6 +140,7 @@ def write_version(
         description: What it is.
         minimum_count: Numbers below this are suppressed in the card.
         patients: Split -> the patient of each image, (N,), numbered from 0.
+        subgroups: To which value of each attribute each image belongs.
         certify: Makes the certificate; without it the version has none.
         remember: Called with the version before it gets its name, to write what belongs to it.
         retired: Versions that are not taken for this one, whatever their content: nothing runs on
@@ -135,7 +148,8 @@ def write_version(
         about: More fields of the card.
 
     Raises:
-        DatasetError: A label has no class name, or the training split is empty.
+        DatasetError: A label has no class name, the training split is empty, or subgroups do not
+            fit the images.
     """
     _check_labels(splits, classes)
     counts = {
@@ -150,6 +164,17 @@ def write_version(
         about["patients"] = {
             split: _shown(len(np.unique(numbers)), minimum_count)
             for split, numbers in patients.items()
+        }
+    subgroups = subgroups or Subgroups({}, {})
+    if subgroups.values:
+        check_members(subgroups, {split: len(labels) for split, (_, labels) in splits.items()})
+        about["groups"] = dict(subgroups.values)
+        about["group_counts"] = {
+            split: {
+                name: shown_counts(subgroups.members[split][name], values, minimum_count)
+                for name, values in subgroups.values.items()
+            }
+            for split in splits
         }
     for change in ("added", "withdrawn"):
         if about.get(change) is not None:
@@ -180,6 +205,9 @@ def write_version(
             np.save(draft / f"{split}_labels.npy", labels)
             if patients is not None:
                 np.save(draft / f"{split}_patients.npy", patients[split].astype(np.int32))
+            for name in subgroups.values:
+                places = subgroups.members[split][name].astype(np.int8)
+                np.save(draft / f"{split}_group_{name}.npy", places)
         files = _files_sha256(draft)
         if (same := _same_content(datasets, card, files, retired)) is not None:
             os.utime(datasets / same / "card.json")  # it is the latest again

@@ -55,6 +55,8 @@ class SiteConfig(Strict):
     answer_within_s: float = Field(default=15, gt=0, le=300)
     """Seconds after which a call for a run is answered, if only to say that the run is under way.
     Less than what proxies on the way allow an idle connection; a minute is usual."""
+    requests_per_day: int = Field(default=200, ge=1, le=100_000)
+    """Most requests that one researcher may submit in 24 hours."""
     database: str | None = None
     """SQLAlchemy URL of the site's own records; without it, SQLite in the state directory."""
     minimum_password: int = Field(default=12, ge=8, le=128)

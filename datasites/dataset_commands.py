@@ -32,7 +32,7 @@ from datasites.files import write_private
 from datasites.imaging.phantoms import draw_chest_phantoms
 from datasites.imaging.scan import Scan, add_up, look
 from datasites.imaging.sources.folder import Folder
-from datasites.imaging.sources.medmnist import read_medmnist
+from datasites.imaging.sources.medmnist import read_groups, read_medmnist
 from datasites.imaging.sources.source import Source
 from datasites.imaging.workers import Workers
 from datasites.keys import load_pseudonyms, load_site_key
@@ -245,6 +245,13 @@ def publish(
             help="DICOM attribute that holds the label, by keyword.", rich_help_panel="Labels"
         ),
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column of the CSV that makes subgroups, such as sex; may be repeated.",
+            rich_help_panel="Labels",
+        ),
+    ] = None,
     patient_per_file: Annotated[
         bool,
         typer.Option(
@@ -324,12 +331,12 @@ def publish(
         modality, since, until, accession, study_description, all_studies, ae_title, senders,
         move_to, move_port, move_host, authority, idle,
     )  # fmt: skip
-    check_options(source, options, plain, bool(labels or label_tag or option or standard))
+    check_options(source, options, plain, bool(labels or label_tag or group or option or standard))
     publication = Publication(
         name=name,
         classes=titles,
         licence=licence,
-        labels=make_labels(opened, titles, labels, label_column, label_tag),
+        labels=make_labels(opened, titles, labels, label_column, label_tag, group or []),
         standardisation=make_description(standard, plain),
         options=parse_options(option or []),
         shares=parse_shares(splits),
@@ -337,14 +344,16 @@ def publish(
         description=described,
         published_by=person or getpass.getuser(),
         patient_per_file=patient_per_file,
-        identity=identify(opened, source, options, labels, label_column, label_tag),
+        identity=identify(opened, source, options, labels, label_column, label_tag, group),
     )
     if is_arrays(source):
+        arrays = read_medmnist(Path(source))
         version, card = publish_arrays(
             opened,
-            read_medmnist(Path(source)),
+            arrays,
             publication,
             f"MedMNIST-layout file {Path(source).name}",
+            read_groups(Path(source), arrays),
         )
         if as_json:
             print_json({"version": version, "card": card.model_dump(mode="json")})

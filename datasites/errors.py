@@ -25,6 +25,10 @@ class SiteError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in the place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigurationError(SiteError):
     """A file or option is missing or invalid."""

@@ -45,10 +45,14 @@ class Influence:
     repeatable: bool
 
     @property
+    def suspicious_share(self) -> float:
+        """Part of all movement above which one image moves the result alone; of few, none does."""
+        return max(0.5, min(0.9, 4 / self.probed)) if self.probed > 3 else 1.0
+
+    @property
     def suspicious(self) -> bool:
         """Whether a reader should not approve this without understanding it."""
-        alone = self.probed > 3 and self.largest_share > max(0.5, min(0.9, 4 / self.probed))
-        return self.found > 0 or alone
+        return self.found > 0 or self.largest_share > self.suspicious_share
 
     def in_words(self) -> str:
         """The sentence on the review sheet."""
@@ -66,10 +70,12 @@ class Influence:
                 f"{self.moved} of {self.probed} changed images move the result, and one of them "
                 f"makes {self.largest_share:.0%} of all movement"
             )
+        share = self.suspicious_share
+        doubt = f"suspicious: more than {share:.0%}" if share < 1 else "too few images to suspect"
         words = (
             f"{self.moved} of {self.probed} changed images move the result, one of them at most "
             f"{self.largest_share:.0%} of all movement (if all moved it alike: "
-            f"{1 / self.probed:.0%})"
+            f"{1 / self.probed:.0%}; {doubt})"
         )
         return words if self.repeatable else f"{words}; the job is random"
 

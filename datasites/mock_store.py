@@ -25,10 +25,12 @@ class MockStore:
         self.folder, self._splits = folder, list(card.counts)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for seed, split in enumerate(sorted(card.counts, key=lambda name: name != "train")):
-            mock = draw_mock(card.shape, len(card.classes), dtype=card.dtype, seed=seed)
+            mock = draw_mock(
+                card.shape, len(card.classes), dtype=card.dtype, seed=seed, groups=card.groups
+            )
             self.count = len(mock["labels"])
-            _save(folder / f"{split}_images.npy", mock["images"])
-            _save(folder / f"{split}_labels.npy", mock["labels"])
+            for name, array in mock.items():
+                _save(folder / f"{split}_{name}.npy", array)
             _save(folder / f"{split}_patients.npy", np.arange(self.count, dtype=np.int32))
         write_private(folder / "card.json", canonical_json(card.model_dump(mode="json")))
 

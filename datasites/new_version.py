@@ -39,6 +39,7 @@ from datasites.imaging.recipe import Recipe, read_recipe
 from datasites.imaging.sources.source import Source, Unit
 from datasites.imaging.splits import Placed, look_alikes, split_by_patient
 from datasites.imaging.standardise import Standardisation
+from datasites.imaging.subgroups import Subgroups
 from datasites.imaging.text_search import HOW_TO_INSTALL, find_tesseract
 from datasites.imaging.workers import Workers
 from datasites.keys import load_pseudonyms, load_site_key
@@ -253,11 +254,16 @@ def _finish(
     numbers = {p: n for n, p in enumerate(dict.fromkeys(e.patient for e in entries))}
     splits: dict[str, SplitArrays] = {}
     patients: dict[str, NDArray[np.int32]] = {}
+    places: dict[str, dict[str, NDArray[np.int8]]] = {}
     for split in wanted.shares:
         mine = [e for e in entries if split_of[e.patient] == split]
         labels = np.array([e.label for e in mine], dtype=np.int64)
         splits[split] = (journal.rows([e.row for e in mine]), labels)
         patients[split] = np.array([numbers[e.patient] for e in mine], dtype=np.int32)
+        places[split] = {
+            name: np.array([e.places[k] for e in mine], dtype=np.int8)
+            for k, name in enumerate(wanted.labels.groups)
+        }
     splits = {split: arrays for split, arrays in splits.items() if len(arrays[1])}
     patients = {split: patients[split] for split in splits}
     check_minimums(policy, splits, wanted.classes, len(numbers))
@@ -314,6 +320,7 @@ def _finish(
         description=wanted.description,
         minimum_count=policy.counts.minimum,
         patients=patients,
+        subgroups=Subgroups(wanted.labels.groups, places),
         certify=certify,
         remember=remember,
         standardisation=wanted.standardisation,
@@ -330,7 +337,11 @@ def _finish(
 
 
 def publish_arrays(
-    site: Site, splits: Mapping[str, SplitArrays], wanted: Publication, kind: str
+    site: Site,
+    splits: Mapping[str, SplitArrays],
+    wanted: Publication,
+    kind: str,
+    subgroups: Subgroups | None = None,
 ) -> tuple[str, Card]:
     """Publish arrays that have neither headers nor patients: a MedMNIST file, drawn phantoms.
 
@@ -343,10 +354,13 @@ def publish_arrays(
     tool = _text_search_tool(policy) if min(splits["train"][0].shape[1:3]) >= 64 else None
     searched = found = 0
     if tool is not None:
-        kept = {split: _without_text(*arrays) for split, arrays in splits.items()}
-        searched = sum(len(labels) for _, labels in splits.values())
-        found = searched - sum(len(labels) for _, labels in kept.values())
-        splits = kept
+        clear = {split: _without_text(images) for split, (images, _) in splits.items()}
+        searched = sum(len(keep) for keep in clear.values())
+        found = searched - sum(int(keep.sum()) for keep in clear.values())
+        splits = {
+            s: (images[:][clear[s]], labels[clear[s]]) for s, (images, labels) in splits.items()
+        }
+        subgroups = subgroups and subgroups.chosen(clear)
     parent = latest_version(site.datasets, site.lineages, wanted.name)
 
     def certify(card: Card, files: dict[str, str]) -> bytes:
@@ -384,22 +398,24 @@ def publish_arrays(
         licence=wanted.licence,
         description=wanted.description,
         minimum_count=policy.counts.minimum,
+        subgroups=subgroups,
         certify=certify,
         retired=retired_versions(site.lineages) | _otherwise_certified(site, tool),
         parent=parent,
     )
 
 
-def _without_text(images: Rows, labels: NDArray[np.int64]) -> SplitArrays:
+def _without_text(images: Rows) -> NDArray[np.bool_]:
+    """Which images no word was read in."""
+    keep = np.ones(len(images), dtype=np.bool_)
     search = find_tesseract()
     if search is None:
-        return images, labels
-    keep = np.ones(len(labels), dtype=np.bool_)
-    for start in range(0, len(labels), 64):
+        return keep
+    for start in range(0, len(images), 64):
         batch = images[start : start + 64]
         grey = list(batch if batch.ndim == 3 else batch.max(axis=3))
         keep[start : start + 64] = np.array(search.count_words(grey)) == 0
-    return images[:][keep], labels[keep]
+    return keep
 
 
 def _check_allowed(policy: Policy, wanted: Publication, codes: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ Each function raises `ConfigurationError` in a sentence for what cannot be meant
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,14 @@ from datasites.sources import SourceOptions, is_arrays, is_pacs
 
 
 def make_labels(
-    site: Site, classes: tuple[str, ...], table: Path | None, column: str, tag: str | None
+    site: Site,
+    classes: tuple[str, ...],
+    table: Path | None,
+    column: str,
+    tag: str | None,
+    groups: Sequence[str] = (),
 ) -> Labels:
-    """Where the labels are: a CSV, a DICOM attribute, or folders."""
+    """Where the labels are: a CSV, a DICOM attribute, or folders; and the CSV's subgroups."""
     if table is not None and tag is not None:
         raise ConfigurationError("labels come from --labels or from --label-tag, not from both")
     if tag is not None and tag_for_keyword(tag) is None:
@@ -36,7 +42,9 @@ def make_labels(
             f"`{tag}` is no keyword of a DICOM attribute; write it like BodyPartExamined"
         )
     if table is not None:
-        return read_labels(table, classes, load_pseudonyms(site.keys), column)
+        return read_labels(table, classes, load_pseudonyms(site.keys), column, groups)
+    if groups:
+        raise ConfigurationError("--group names columns of --labels; give that CSV too")
     return Labels(classes, tag=tag)
 
 
@@ -82,7 +90,7 @@ def check_options(
     told = for_files or any(value is not None for value in pixels.values())
     if is_arrays(source) and Path(source).exists() and told:
         raise ConfigurationError(
-            "an .npz is published as it is; labels, pixel options and --option do not apply to it"
+            "an .npz is published as it is; labels, groups, pixel options and --option do not apply"
         )
 
 

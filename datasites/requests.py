@@ -25,7 +25,6 @@ from policies.request_rules import Ask, Requester, check_request
 from policies.strict import canonical_json, model_sha256, validation_sentences
 
 MAXIMUM_PENDING = 20
-MAXIMUM_A_DAY = 200
 """Requests of one account in 24 hours: they are kept for ever."""
 MAXIMUM_TERMS_BYTES = 1_000_000
 MAXIMUM_REASON = 1000
@@ -269,11 +268,11 @@ def _parse_submission(
                 )
             ]
         )
-    if (today or 0) >= MAXIMUM_A_DAY:
+    if (today or 0) >= site.config.requests_per_day:
         raise _refused(
             "request.per_day",
             f"{today} requests in the last 24 hours",
-            f"at most {MAXIMUM_A_DAY}",
+            f"at most {site.config.requests_per_day}",
             "go on tomorrow",
         )
     return terms

@@ -29,14 +29,15 @@ from datasites.ledger import Outcome, RunId, RunState, check_same
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
 from datasites.records import RequestRow
-from datasites.request_states import RequestState
+from datasites.request_states import UNDECIDED, RequestState
+from datasites.requests import request_findings
 from datasites.runs_under_way import UnderWay
 from datasites.standing import latest_approval
 from policies.argument_rules import check_arguments
 from policies.arrays import Arrays, MalformedArraysError, unpack
 from policies.contract import Contract
 from policies.document import Policy
-from policies.findings import finding_from_dict, refuse
+from policies.findings import finding_from_dict, refusals, refuse
 from policies.proof_rules import check_proof
 from policies.update_rules import check_weights
 
@@ -144,7 +145,7 @@ def _identified(site: OpenSite, asked: Asked) -> tuple[RequestRow, RunId]:
 
 def _order(site: OpenSite, row: RequestRow, run: RunId, asked: Asked) -> Order:
     """What may be run now, under the approval in force."""
-    _check_state(row, asked.approved_in_syft and row.id not in site.ended)
+    _check_state(site, row, asked.approved_in_syft and row.id not in site.ended)
     policy, adoption = site.policy, site.adoption
     number, approval = _approval_in_force(site, row, policy, adoption)
     wall = site.bwrap.sha256 if site.bwrap else ""
@@ -173,7 +174,7 @@ def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> Un
     run, terms = order.run, order.terms
     config, sent = _parse_config(config_json), _parse_weights(weights)
     contract = terms.contract or Contract()
-    if findings := check_arguments(config, terms) + check_weights(sent, contract):
+    if findings := check_arguments(config, terms.arguments) + check_weights(sent, contract):
         raise RunRefused(findings)
     digest = hashlib.sha256(weights)
     digest.update(b"\0" + config_json.encode())
@@ -244,7 +245,7 @@ def _run_id(request: int, round_number: int, attempt: int) -> RunId:
     return RunId(request, round_number, attempt)
 
 
-def _check_state(row: RequestRow, approved_in_syft: bool) -> None:
+def _check_state(site: OpenSite, row: RequestRow, approved_in_syft: bool) -> None:
     if row.state != RequestState.APPROVED or not approved_in_syft:
         state = row.state if row.state != RequestState.APPROVED else "no longer approved"
         reason = f": {row.reason}" if row.reason else ""
@@ -252,8 +253,20 @@ def _check_state(row: RequestRow, approved_in_syft: bool) -> None:
             "approval.state",
             f"R-{row.id} is {state}{reason}",
             "approved requests",
-            "wait for the decision, or submit again",
+            _what_to_do(site, row),
         )
+
+
+def _what_to_do(site: OpenSite, row: RequestRow) -> str:
+    """What a researcher can do about a request that is not approved."""
+    if row.state not in UNDECIDED:
+        return "read the reason, and submit again"
+    if refused := refusals(request_findings(site, row)):
+        told = [f"{finding.rule}: {finding.do}" for finding in refused]
+        return f"the policy forbids to approve it; {'; '.join(dict.fromkeys(told))}"
+    if row.state == RequestState.CHANGES_REQUESTED:
+        return "read the comments, change the job and submit it again"
+    return "wait for the decision"
 
 
 def _approval_in_force(

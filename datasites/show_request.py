@@ -51,14 +51,17 @@ def print_queue(
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("ID", "From", "Dataset", "Asks for", "Age", "Verdict", "State"):
-        table.add_column(heading, overflow="fold")
+        if heading == "From":
+            table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=24)
+        else:
+            table.add_column(heading, overflow="fold")
     for row in rows:
         leaves = in_megabytes(row["leaves_bytes"]) if row["leaves_bytes"] is not None else "?"
         table.add_row(
             f"R-{row['request']}",
             escape(row["researcher"]),
             escape(f"{row['dataset']['name']} {row['dataset']['version'][:8]}"),
-            escape(f"{row['runs']['asked']} runs of {leaves}: {row['title']}"),
+            escape(f"{row['title']} ({row['runs']['asked']} x {leaves})"),
             _age(row["submitted_at"]),
             Text(row["verdict"], _verdict_style(row["verdict"])),
             escape(row["state_in_words"]),

@@ -401,7 +401,7 @@ class Gate:
         """Register a version: the private side is a handle, the mock is drawn from the schema."""
         card = read_card(self._site.site.datasets, version)
         mock: dict[str, np.ndarray[Any, Any]] = draw_mock(
-            card.shape, len(card.classes), dtype=card.dtype
+            card.shape, len(card.classes), dtype=card.dtype, groups=card.groups
         )
         twin = TwinObject(
             private_obj=ActionObject.from_obj(handle(name, version)),

@@ -16,13 +16,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datasites.audit_log import Verification, verify_log
 from datasites.catalogue import Card, SplitArrays, write_version
 from datasites.config import SiteConfig
-from datasites.control import Control, needs_rehearsal, shown_on
+from datasites.control import Control
+from datasites.desk import Desk
 from datasites.errors import ConfigurationError, SiteError
+from datasites.imaging.subgroups import Subgroups
 from datasites.keys import load_site_key
 from datasites.new_site import make_site
 from datasites.people import generate_password
@@ -67,6 +69,7 @@ class TrialSite:
         *,
         name: str,
         classes: tuple[str, ...],
+        subgroups: Subgroups | None = None,
         **about: str,
     ) -> tuple[str, Card]:
         """Write a dataset version to the store; `publish` or the next start makes it visible."""
@@ -79,6 +82,7 @@ class TrialSite:
             licence=about.get("licence", "none"),
             description=about.get("description", ""),
             minimum_count=self.site.policy().counts.minimum,
+            subgroups=subgroups,
         )
 
     def launch(self) -> None:
@@ -88,17 +92,21 @@ class TrialSite:
             k: v for k, v in os.environ.items() if not k.startswith(("SYFT_", "SERVER_"))
         }
         with (self.site.state / "console.log").open("ab") as console:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "datasites.cli", "serve"),
-                    *("--site", str(self.site.path), "--until-stdin-closes"),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=console,
-                stderr=console,
-                env=environment,
-                start_new_session=True,
-            )
+            self._process = self._start(environment, console)
+
+    def _start(self, environment: dict[str, str], console: BinaryIO) -> subprocess.Popen[bytes]:
+        """The process, which writes what it says to `console` and ends when its input does."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "datasites.cli", "serve"),
+                *("--site", str(self.site.path), "--until-stdin-closes"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=console,
+            stderr=console,
+            env=environment,
+            start_new_session=True,
+        )
 
     def wait_until_up(self) -> None:
         """Wait until the site answers.
@@ -138,12 +146,7 @@ class TrialSite:
 
     def decide(self, number: int, verb: str, reason: str) -> dict[str, Any]:
         """Decide about a request as the site's owner, who looks at it first."""
-        sheet = self.control.request(number)
-        if verb == "approve" and needs_rehearsal(sheet):
-            sheet = self.control.rehearse(number)
-        return self.control.decide(
-            number, verb, self.owner, self.owner_password, reason, shown=shown_on(sheet)
-        )
+        return Desk(self.site.path, self.owner, self.owner_password).decide(number, verb, reason)
 
     def adopt_policy(self, text: str, reason: str) -> None:
         """Let another policy be in force, as the site's owner."""

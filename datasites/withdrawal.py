@@ -27,6 +27,7 @@ from datasites.certificate import Certificate, read_certificate, sign_certificat
 from datasites.config import Site
 from datasites.errors import DatasetError
 from datasites.imaging.labels import key_of
+from datasites.imaging.subgroups import Subgroups
 from datasites.keys import load_pseudonyms, load_site_key
 from datasites.lineage import (
     Lineage,
@@ -144,6 +145,7 @@ def withdraw_patient(site: Site, name: str, patient_id: str, person: str) -> Wit
         description=card.description,
         minimum_count=card.minimum_count,
         patients=patients,
+        subgroups=_subgroups_left(site, old, card, left, splits),
         certify=certify,
         remember=remember,
         retired=retired_versions(site.lineages),
@@ -184,6 +186,19 @@ def _rows_left(
         splits[split] = (_Chosen(images, rows), np.array([m.label for m in mine], np.int64))
         patients[split] = np.array([numbers[m.patient] for m in mine], np.int32)
     return splits, patients
+
+
+def _subgroups_left(
+    site: Site, old: str, card: Card, left: list[Member], splits: Collection[str]
+) -> Subgroups:
+    members = {
+        split: {
+            name: np.load(site.datasets / old / f"{split}_group_{name}.npy") for name in card.groups
+        }
+        for split in splits
+    }
+    rows = {split: np.array([m.row for m in left if m.split == split]) for split in splits}
+    return Subgroups(card.groups, members).chosen(rows)
 
 
 class _Chosen:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policies.contract import Terms
+from policies.contract import Bound
 from policies.findings import Finding, refuse
 from policies.strict import some
 
 
-def check_arguments(config: Mapping[str, object], terms: Terms) -> list[Finding]:
-    """What in `config` is not what the approved terms allow; empty when all is well."""
+def check_arguments(config: Mapping[str, object], approved: Mapping[str, Bound]) -> list[Finding]:
+    """What in `config` is not within the approved arguments; empty when all is well."""
     findings = []
-    for name in sorted(set(config) - set(terms.arguments)):
+    for name in sorted(set(config) - set(approved)):
         findings.append(
             refuse(
                 "arguments.range",
                 f"argument `{name[:60]}`",
-                some(terms.arguments, 20),
+                some(approved, 20),
                 "send only approved arguments",
             )
         )
-    for name, bound in terms.arguments.items():
+    for name, bound in approved.items():
         if name not in config:
             findings.append(
                 refuse(

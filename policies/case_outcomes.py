@@ -118,7 +118,7 @@ def _verdict(case: Case, findings: list[Finding]) -> tuple[str, set[str]]:
 def _findings(case: Case, start: Start, policy: Policy) -> list[Finding]:
     ask = case.ask(start)
     if case.config is not None:
-        return check_arguments({**start.config, **case.config}, ask.terms)
+        return check_arguments({**start.config, **case.config}, ask.terms.arguments)
     if case.update is None:
         return check_request(ask, policy)
     contract = ask.terms.contract

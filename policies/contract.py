@@ -167,7 +167,7 @@ class Bound(Strict):
         if self.low is not None:
             return f"{self.low} to {self.high}" + (" (whole numbers)" if self.whole else "")
         if self.choices is not None:
-            return "one of " + ", ".join(str(c) for c in self.choices)
+            return "one of " + ", ".join(str(c) or "''" for c in self.choices)
         return f"exactly {self.value}"
 
 

@@ -74,6 +74,8 @@ UNSAFE_CALLS = (
     "torch.compile",
     "torch.from_file",
     "torch.serialization",
+    "torchvision.datasets",
+    "torchvision.io",
 )
 """Calls that no honest training job needs: files, processes, code from strings, native code."""
 
@@ -124,7 +126,9 @@ class ContractRule(Strict):
 class JobRule(Strict):
     """What the text of a job may contain."""
 
-    imports: tuple[ModulePath, ...] = Field(default=("math", "numpy", "torch"), max_length=100)
+    imports: tuple[ModulePath, ...] = Field(
+        default=("math", "numpy", "torch", "torchvision.models"), max_length=100
+    )
     """Modules a job may import, with everything below them."""
     forbidden_calls: tuple[ModulePath, ...] = Field(default=UNSAFE_CALLS, max_length=1000)
     """Names a job may not use, by their full dotted name, with everything below them."""

@@ -219,7 +219,7 @@ def write_chest_phantoms(
 
     Returns:
         The path of `labels.csv` beside the folder, with the columns `sop_instance_uid` or
-        `accession_number`, and `label`.
+        `accession_number`, `label` and `sex`.
 
     Raises:
         ValueError: The labels do not fit the images or the classes.
@@ -248,7 +248,7 @@ def write_chest_phantoms(
         _set_pixels(header, maker, stored)
         _write(folder, header, maker, patient, study)
         key = sop if maker.labelled_by == "sop_instance_uid" else study.accession
-        rows.append((key, classes[labels[index]]))
+        rows.append((key, classes[labels[index]], patient.sex))
         if progress:
             progress(index + 1, len(images))
     return _write_labels(folder, maker.labelled_by, rows)
@@ -278,8 +278,8 @@ def write_head_phantoms(
         progress: Is told how far it is.
 
     Returns:
-        The path of `labels.csv` beside the folder, with the columns `series_instance_uid` and
-        `label` (`clear` or `lesion`).
+        The path of `labels.csv` beside the folder, with the columns `series_instance_uid`,
+        `label` (`clear` or `lesion`) and `sex`.
 
     Raises:
         ValueError: A number is out of its range.
@@ -314,7 +314,7 @@ def write_head_phantoms(
             written += 1
             if progress:
                 progress(written, patients * slices)
-        rows.append((str(header.SeriesInstanceUID), HEAD_CLASSES[labels[index]]))
+        rows.append((str(header.SeriesInstanceUID), HEAD_CLASSES[labels[index]], patient.sex))
     return _write_labels(folder, "series_instance_uid", rows)
 
 
@@ -498,11 +498,11 @@ def _write(folder: Path, header: Dataset, maker: Maker, patient: Patient, study:
     path.write_bytes(content.getvalue())
 
 
-def _write_labels(folder: Path, key: str, rows: list[tuple[str, str]]) -> Path:
+def _write_labels(folder: Path, key: str, rows: list[tuple[str, str, str]]) -> Path:
     path = folder.parent / LABELS
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((key, "label"))
+        writer.writerow((key, "label", "sex"))
         writer.writerows(rows)
     return path
 

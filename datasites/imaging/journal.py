@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Entry:
     instance: str
     frame: int
     perceptual_hash: str
+    places: Sequence[int]
 
 
 class Journal:
@@ -114,7 +115,7 @@ class Journal:
                 digest = array_sha256(image.array)
                 images.append(
                     [row, digest, image.label, image.patient, image.instance, image.frame,
-                     image.perceptual_hash, image.header]
+                     image.perceptual_hash, list(image.places), image.header]
                 )  # fmt: skip
                 row += 1
             lines.append(
@@ -143,7 +144,7 @@ class Journal:
         self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
-        self.entries += [Entry(*image[:7]) for image in line["images"]]
+        self.entries += [Entry(*image[:8]) for image in line["images"]]
         for key, reason, detail in line["quarantined"]:
             self.quarantined.append((key, Reason(reason), detail))
         for tag, action, count in line["actions"]:
@@ -154,7 +155,7 @@ class Journal:
         """Row and de-identified header (DICOM JSON) of every image, as written."""
         for line, _ in self._read_lines():
             for image in line["images"]:
-                yield image[0], image[7]
+                yield image[0], image[8]
 
     def rows(self, wanted: list[int]) -> StoredRows:
         """Some of the images, in the order wanted, read when they are looked at."""

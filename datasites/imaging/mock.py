@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ def draw_mock(
     dtype: str = "uint8",
     seed: int = 0,
     count: int | None = None,
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Smooth random images with the shape, dtype and classes of a dataset.
 
@@ -27,9 +29,11 @@ def draw_mock(
         dtype: `uint8` for 0 to 255, a float for 0 to 1.
         seed: Seed of the generator.
         count: Number of images; by default enough for every class, within `MOCK_BYTES`.
+        groups: Attribute -> its values.
 
     Returns:
-        `images`: (count, *shape) of `dtype`; `labels`: (count,) int64 in [0, classes).
+        `images`: (count, *shape) of `dtype`; `labels`: (count,) int64 in [0, classes);
+        `group_{attribute}`: (count,) int8 places of values, drawn at random, -1 for none.
     """
     if count is None:
         count = min(
@@ -43,7 +47,10 @@ def draw_mock(
     images = coarse[:, rows][:, :, columns] + rng.normal(0, 12, (count, *shape))
     images = images.clip(0, 255) if dtype == "uint8" else (images / 255).clip(0, 1)
     labels = np.arange(count) % classes
-    return {
+    mock: dict[str, NDArray[np.generic]] = {
         "images": images.astype(dtype),
         "labels": rng.permutation(labels).astype(np.int64),
     }
+    for name, values in sorted((groups or {}).items()):
+        mock[f"group_{name}"] = rng.integers(-1, len(values), count, dtype=np.int8)
+    return mock

@@ -69,6 +69,8 @@ class PreparedImage:
     perceptual_hash: str
     header: str
     """De-identified, DICOM JSON Model (PS3.18 Annex F); `{}` for a picture."""
+    places: tuple[int, ...] = ()
+    """Of each attribute of `Labels.groups` the place of its value, -1 for none."""
 
 
 @dataclass(slots=True)
@@ -84,6 +86,15 @@ class PreparedUnit:
     actions: Counter[tuple[str, str]] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     """`text searched`, `text found`, `modality CT`, `head yes`, `head possibly`, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Belongs:
+    """Where an image belongs: its class, its patient's key, the places of its values."""
+
+    label: int
+    patient: str
+    places: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -256,17 +267,17 @@ class _Series:
             voi = Window(*self._settings.standardisation.hounsfield, "LINEAR_EXACT")
         elif modality == "MR":
             voi = series_range
-        label, patient = self._belongs(instance)
+        belongs = self._belongs(instance)
         rendered = render(dataset, frame, decode(dataset, frame), voi)
         made = self._tools.deidentifier(instance.header)
         self._prepared.actions.update(made.actions)
         named = text(dataset, "SOPInstanceUID") or instance.item.name
         instance_key = self._tools.pseudonyms.key("sop", named)
         header = json.dumps(made.header.to_json_dict(), separators=(",", ":"))
-        return self._draft(rendered, label, patient, instance_key, frame, header)
+        return self._draft(rendered, belongs, instance_key, frame, header)
 
-    def _belongs(self, instance: _Instance) -> tuple[int, str]:
-        """Class and patient of an instance."""
+    def _belongs(self, instance: _Instance) -> _Belongs:
+        """Class, patient and subgroups of an instance."""
         header, item, pseudonyms = instance.header, instance.item, self._tools.pseudonyms
         patient_id = identify_patient(header)
         if not patient_id:
@@ -282,7 +293,8 @@ class _Series:
         keys = {kind: pseudonyms.key(kind, value) for kind, value in named.items() if value}
         labels = self._settings.labels
         tagged = text(header, labels.tag) if labels.tag else ""
-        return labels.find({**keys, "patient": patient}, tagged, item.folder), patient
+        keys["patient"] = patient
+        return _Belongs(labels.find(keys, tagged, item.folder), patient, labels.places(keys))
 
     def _picture(self, item: Item, content: bytes, kind: str) -> _Draft:
         pseudonyms, labels = self._tools.pseudonyms, self._settings.labels
@@ -298,20 +310,22 @@ class _Series:
         self._prepared.counts[f"modality {kind}"] += 1
         instance = pseudonyms.key("sop", item.name)
         rendered = _read_picture(content, kind)
-        return self._draft(rendered, label, patient or instance, instance, 0, "{}")
+        belongs = _Belongs(label, patient or instance, labels.places({"path": key}))
+        return self._draft(rendered, belongs, instance, 0, "{}")
 
     def _draft(
         self,
         rendered: NDArray[np.float32],
-        label: int,
-        patient: str,
+        belongs: _Belongs,
         instance: str,
         frame: int,
         header: str,
     ) -> _Draft:
         array = standardise(rendered, self._settings.standardisation)
         hashed = perceptual_hash(_grey(array if array.dtype == np.uint8 else array * 255))
-        image = PreparedImage(array, label, patient, instance, frame, hashed, header)
+        image = PreparedImage(
+            array, belongs.label, belongs.patient, instance, frame, hashed, header, belongs.places
+        )
         if self._tools.search is None:
             return _Draft(image, np.empty((0, 0), np.uint8))
         return _Draft(image, _grey(np.rint(rendered * np.float32(255))))

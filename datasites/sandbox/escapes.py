@@ -87,7 +87,7 @@ def _abstract_socket(config: Config) -> str:
 
 def _files_outside(config: Config) -> str:
     seen = [path for path in config["hidden"] if os.path.exists(path)]
-    return f"{len(seen)} of {len(config['hidden'])} can be seen" if seen else ""
+    return f"{len(seen)} of {len(config['hidden'])} can be seen: {seen[0]}" if seen else ""
 
 
 def _dataset(config: Config) -> str:

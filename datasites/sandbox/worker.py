@@ -91,6 +91,15 @@ class Data:
         images = np.load(self.directory / f"{split}_images.npy", mmap_mode="r")
         return images, np.load(self.directory / f"{split}_labels.npy", mmap_mode="r")
 
+    def groups(self, split: str) -> dict[str, Any]:
+        """Attribute -> (N,) int8 places of values in the card's `groups`, -1 for none."""
+        import numpy as np
+
+        if split not in self.card["counts"]:
+            raise ValueError("there is no such split in the card's counts")
+        names = self.card.get("groups", ())
+        return {n: np.load(self.directory / f"{split}_group_{n}.npy", mmap_mode="r") for n in names}
+
 
 def main() -> None:
     """Serve runs until the input ends."""
@@ -114,11 +123,14 @@ def main() -> None:
     os._exit(0)  # what libraries do at the end of a process needs tables that are forgotten
 
 
-class NoCompiler(types.ModuleType):
-    """Stands for `torch._dynamo`, the compiler, until something asks for more than this.
+COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 
-    Every optimizer (torch 2.14) imports it to tell it where not to compile: 80 MB and a second per
-    process, for nothing where nothing is compiled.
+
+class NoCompiler(types.ModuleType):
+    """Stands for a module of the compiler, until something asks for more than this.
+
+    Every optimizer (torch 2.14) imports it to tell it where not to compile, and torchvision 0.29 to
+    ask what it can: 80 MB and a second per process, for nothing where nothing is compiled.
     """
 
     @staticmethod
@@ -130,11 +142,17 @@ class NoCompiler(types.ModuleType):
         """The function, not compiled."""
         return fn
 
+    @staticmethod
+    def is_compile_supported(device_type: str) -> bool:
+        """Nothing is compiled for any device."""
+        return False
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":
+        if name.startswith("__") and (self.__name__, name) != (COMPILER[0], "__path__"):
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+        for module in COMPILER:
+            if isinstance(sys.modules.get(module), NoCompiler):
+                del sys.modules[module]
         return getattr(importlib.import_module(self.__name__), name)
 
 
@@ -147,8 +165,11 @@ def _warm_up(threads: int) -> None:
         return
     import torch
 
-    if "torch._dynamo" not in sys.modules:
-        torch._dynamo = sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")
+    if COMPILER[0] not in sys.modules:
+        sys.modules |= {module: NoCompiler(module) for module in COMPILER}
+        torch._dynamo = sys.modules[COMPILER[0]]
+    import torchvision.models  # noqa: F401
+
     torch.set_num_threads(threads)
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from policies.job.flow_functions import Functions, method_of
@@ -24,6 +24,7 @@ from policies.job.flow_operations import (
 )
 from policies.job.flow_syntax import is_narrow, key_of
 from policies.job.flow_values import (
+    GROUPS,
     NO_VALUE,
     SOURCE,
     Cell,
@@ -62,7 +63,7 @@ class Calls(Functions):
             receiver, callee, is_method = NO_VALUE, self.evaluate(node.func), False
             operation = min((n.rsplit(".", 1)[-1] for n in callee.names), default="")
         given = self._arguments(node)
-        source = self._source(node) if f"{DATASET}.arrays" in callee.names else NO_VALUE
+        source = self._source(node, callee.names)
         others = {name for name in callee.names if not name.startswith(f"{DATASET}.")}
         if callee.names and not others and not callee.definitions:
             return source  # or the hospital's own trainer, or the card
@@ -81,7 +82,14 @@ class Calls(Functions):
         keywords = {k.arg or "**": self.evaluate(k.value) for k in node.keywords}
         return Arguments(node, values, keywords)
 
-    def _source(self, node: ast.Call) -> Value:
+    def _source(self, node: ast.Call, names: Collection[str]) -> Value:
+        """What the dataset gives: images and labels, or of each attribute the places of values."""
+        if GROUPS in names:
+            cell = self.cell(node)
+            cell.put(None, Value(Trace(Reach.EVERY, (Step(GROUPS, node.lineno),))), node.lineno)
+            return Value(cells=frozenset({cell}))
+        if SOURCE not in names:
+            return NO_VALUE
         start = (Step(SOURCE, node.lineno),)
         images = Value(Trace(Reach.EVERY, start, pixels=True))
         labels = Value(Trace(Reach.EVERY, start))

@@ -38,6 +38,8 @@ class Step(NamedTuple):
 
 SOURCE = "data.arrays"
 """The step at which data come in, when they have no other name yet."""
+GROUPS = "data.groups"
+"""The step at which the subgroups of images come in."""
 MAXIMUM_STEPS = 8
 
 

@@ -68,9 +68,10 @@ def _issues(text: str) -> list[Any]:
 @cache
 def _bandit() -> tuple[Any, Any, Any, Any]:
     """Bandit's parts; loaded at the first text, for that takes a while."""
+    for noisy in ("bandit", "stevedore"):  # say what they cannot load, wherever logs go
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from bandit.core import config, meta_ast, metrics, node_visitor, test_set
-    logging.getLogger("bandit").setLevel(logging.CRITICAL)
     tests = test_set.BanditTestSet(config.BanditConfig())
     return node_visitor.BanditNodeVisitor, tests, meta_ast.BanditMetaAst, metrics.Metrics

@@ -28,7 +28,7 @@ from datasites.imaging.sources.pacs import (
 )
 from datasites.imaging.sources.patience import Patience, UnavailableError, silent
 from datasites.imaging.sources.query import Query, is_uid
-from datasites.imaging.sources.quiet import silence_libraries
+from datasites.imaging.sources.quiet import forget_late_events, silence_libraries
 from datasites.imaging.sources.storage import (
     ACCEPTED,
     NOT_AUTHORISED,
@@ -96,6 +96,7 @@ class DimseSource(PacsSource):
         unit_bytes: int = UNIT_BYTES,
     ) -> None:
         silence_libraries()
+        forget_late_events()
         _config.LOG_RESPONSE_IDENTIFIERS = _config.LOG_REQUEST_IDENTIFIERS = False
         peer = Peer(host, port, called_ae, calling_ae, tls=tls, timeout_s=timeout_s)
         archive: _GetArchive

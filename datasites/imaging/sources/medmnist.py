@@ -1,5 +1,7 @@
 """Reads the MedMNIST layout: one `.npz` with `{split}_images` and `{split}_labels`.
 
+Beside them, `{split}_group_{name}` may hold a text per image, such as the sex: a subgroup.
+
 References:
     Yang et al., MedMNIST v2, Scientific Data 2023, doi 10.1038/s41597-022-01721-8.
 """
@@ -7,12 +9,15 @@ References:
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.errors import DatasetError
 from datasites.imaging.problems import UnreadableSourceError
+from datasites.imaging.subgroups import NO_VALUE, Subgroups, check_attribute, find_values
 
 SPLITS = ("train", "val", "test")
 MAXIMUM_BYTES = 8 * 10**9
@@ -56,6 +61,32 @@ def read_medmnist(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
     if len({images.shape[1:] for images, _ in splits.values()}) > 1:
         raise UnreadableSourceError(f"{path.name}: the splits have images of different sizes")
     return splits
+
+
+def read_groups(path: Path, splits: Collection[str]) -> Subgroups:
+    """The subgroups in a MedMNIST file that `read_medmnist` has read; an empty text is no value.
+
+    Raises:
+        DatasetError: A split has no texts of an attribute, or they cannot be subgroups.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        names = sorted({n.split("_group_", 1)[1] for n in file.files if "_group_" in n})
+        texts = {(s, n): file.get(f"{s}_group_{n}") for n in names for s in splits}
+    values: dict[str, tuple[str, ...]] = {}
+    members: dict[str, dict[str, NDArray[np.int8]]] = {split: {} for split in splits}
+    for name in names:
+        check_attribute(name)
+        columns = {split: texts[split, name] for split in splits}
+        if any(column is None or column.dtype.kind != "U" for column in columns.values()):
+            raise DatasetError(
+                f"{path.name}: {name} is not a text for each image of each split; write "
+                f"{', '.join(f'{split}_group_{name}' for split in splits)}"
+            )
+        values[name] = find_values(name, [v for c in columns.values() for v in c.ravel().tolist()])
+        places = {"": NO_VALUE, **{value: k for k, value in enumerate(values[name])}}
+        for split, column in columns.items():
+            members[split][name] = np.array([places[v] for v in column.ravel().tolist()], np.int8)
+    return Subgroups(values, members)
 
 
 def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 _TALKATIVE = ("pynetdicom", "dicomweb_client", "urllib3", "requests", "retrying")
 
@@ -21,3 +22,20 @@ def silence_libraries() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.CRITICAL + 1)
         logger.propagate = False
+
+
+def forget_late_events() -> None:
+    """Drop what pynetdicom 3.0.4 raises in its thread when a peer's event comes after the end.
+
+    The association is over then, and whoever waits for it is told so by an error of its own.
+    """
+    from pynetdicom.fsm import InvalidEventError
+
+    before = threading.excepthook
+
+    def forget(told: threading.ExceptHookArgs) -> None:
+        if not issubclass(told.exc_type, InvalidEventError):
+            before(told)
+
+    if getattr(before, "__name__", "") != forget.__name__:
+        threading.excepthook = forget

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.sources.instance_uids import read_instance_uids
 from datasites.imaging.sources.pacs import INSTANCE_BYTES, UNIT_BYTES, WHOLE, part_name
-from datasites.imaging.sources.quiet import silence_libraries
+from datasites.imaging.sources.quiet import forget_late_events, silence_libraries
 from datasites.imaging.sources.source import Item, Unit
 from datasites.imaging.sources.storage import (
     ACCEPTED,
@@ -74,6 +74,7 @@ class Receiver:
         waiting_bytes: int = 2 * UNIT_BYTES,
     ) -> None:
         silence_libraries()
+        forget_late_events()
         if quiet_s <= 0 or (idle_s is not None and idle_s <= 0):
             raise UnreadableSourceError("the times of a receiver are more than 0 seconds")
         self._quiet_s, self._idle_s = quiet_s, idle_s
