@@ -5,8 +5,9 @@
     sites = federation.connect("roster.yaml", email="you@uni.example", password=...)
     job = federation.read_job("notebooks/jobs/train_classifier.py")
     card = sites["st-marys"].dataset("chest-xray").card
-    weights = job.call("initial_weights", card, 0)
-    terms = federation.training_terms(weights, title=..., dataset="chest-xray", runs=12, ...)
+    config = job.call("defaults")
+    weights = job.call("initial_weights", card, config)
+    terms = federation.training_terms(weights, title=..., config=config, runs=12, ...)
     sites.check(job, terms)             # the findings that each hospital will see
     study = sites.submit(job, terms)    # then: study.status(), study.wait()
     result = federation.run_rounds(study, weights, config, rounds=10)     # FedAvg, or algorithm=…
@@ -32,16 +33,37 @@ from federation.aggregation import (
     TrimmedMean,
     diagnostics_frame,
 )
-from federation.errors import FederationError, RefusedError
+from federation.causes import Cause
+from federation.comparison import Comparison
+from federation.description import Description, describe
+from federation.errors import FederationError, RefusedError, show_sentences
 from federation.evaluation import Evaluation, evaluate
 from federation.history import History
+from federation.intervals import Estimate
 from federation.job import Job, read_job
-from federation.rounds import RoundsResult, run_rounds
+from federation.measures import Measures, exact_measures
+from federation.optimizers import SGD, Adam, AdamW
+from federation.process import LearningProcess, Model, build_weighted_fed_avg
+from federation.rounds import run_rounds
+from federation.rounds_result import BelowQuorumError, RoundsResult, StoppedError
+from federation.seeds import Seeds, run_seeds
 from federation.sites import connect
+from federation.study_report import Words, report
+from federation.subgroups import Subgroups, evaluate_groups
 from federation.submission import Federation, Study
-from federation.terms import evaluation_terms, training_terms
+from federation.terms import description_terms, evaluation_terms, training_terms
+
+show_sentences()
 
 __all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "BelowQuorumError",
+    "Cause",
+    "Comparison",
+    "Description",
+    "Estimate",
     "Evaluation",
     "FedAdagrad",
     "FedAdam",
@@ -56,19 +78,33 @@ __all__ = [
     "History",
     "Job",
     "Krum",
+    "LearningProcess",
+    "Measures",
     "Median",
+    "Model",
     "MultiKrum",
     "NormBoundedMean",
     "RefusedError",
     "RoundsResult",
     "Scaffold",
+    "Seeds",
+    "StoppedError",
     "Study",
+    "Subgroups",
     "TrimmedMean",
+    "Words",
+    "build_weighted_fed_avg",
     "connect",
+    "describe",
+    "description_terms",
     "diagnostics_frame",
     "evaluate",
+    "evaluate_groups",
     "evaluation_terms",
+    "exact_measures",
     "read_job",
+    "report",
     "run_rounds",
+    "run_seeds",
     "training_terms",
 ]

@@ -26,7 +26,7 @@ from federation.aggregation.saving import (
     unflattened,
 )
 from federation.errors import FederationError
-from federation.history import History, SiteRound
+from federation.history import History, Measured, SiteRound
 from policies.arrays import Arrays, MalformedArraysError, arrays_sha256, pack, unpack
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Saved:
         history: Who contributed what.
         memory: What the algorithm remembers beside the weights.
         diagnostics: Number of a round -> its diagnostics.
+        measured: Number of a round -> the AUC after it.
     """
 
     round: int
@@ -88,6 +89,7 @@ class Saved:
     history: History
     memory: Memory = field(default_factory=dict)
     diagnostics: dict[int, Diagnostics] = field(default_factory=dict)
+    measured: dict[int, Measured] = field(default_factory=dict)
 
 
 class Checkpoint:
@@ -123,7 +125,8 @@ class Checkpoint:
             seen = {
                 int(k): diagnostics_from_dict(fields) for k, fields in plain["diagnostics"].items()
             }
-            saved = Saved(int(plain["round"]), weights, history, memory, seen)
+            measured = {int(k): Measured(**m) for k, m in plain.get("measured", {}).items()}
+            saved = Saved(int(plain["round"]), weights, history, memory, seen, measured)
         except (OSError, MalformedArraysError, KeyError, TypeError, ValueError) as error:
             raise self._unreadable() from error
         if arrays_sha256(weights) != plain["weights_sha256"]:
@@ -153,6 +156,7 @@ class Checkpoint:
             "memory": memory,
             "history": [asdict(record) for record in saved.history],
             "diagnostics": {number: asdict(seen) for number, seen in saved.diagnostics.items()},
+            "measured": {number: asdict(auc) for number, auc in saved.measured.items()},
         }
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

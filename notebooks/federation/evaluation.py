@@ -1,69 +1,88 @@
-"""ROC-AUC and accuracy over all sites, from tables of counts; no score of an image is seen.
-
-Each site returns how many images of each class have a score in each bin, with neighbouring bins
-merged until a cell is large enough to leave; a merged cell stands at the mean bin of its images.
-That is an approximation: `tests/federation/test_evaluation.py` bounds it against exact values.
-"""
+"""Evaluate a model inside every site, and put together what leaves: counts and a few means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from matplotlib.figure import Figure
 
+from federation.errors import RefusedError
+from federation.evaluation_figures import evaluation_figure
+from federation.intervals import Estimate
+from federation.measures import NAMES, Measures, SiteTable, measure
+from federation.side_by_side import ask_all
+from federation.study_checks import check_run
 from federation.submission import Study
 from policies.arrays import Arrays
 
-Counts = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """How well a model does on some images.
-
-    Attributes:
-        auc: Area under the ROC curve, NaN when a class is missing.
-        accuracy: Share classified correctly at log-odds 0.
-        confusion: (2, 2) images by true and predicted class, as estimated from the bins.
-        images: Number of images counted.
-    """
-
-    auc: float
-    accuracy: float
-    confusion: NDArray[np.float64]
-    images: int
+SUPPRESSED = "suppressed"
+"""What is shown in the place of numbers that rest on too few images."""
+EVALUATION_DEFAULTS = {"operating_point": 0.5}
+"""Arguments of the evaluation job that need not be given."""
+WHOLE = {"by": "", "group": 0}
+"""Arguments that let the evaluation job count all images, in a study that may ask by group."""
+TOO_FEW = frozenset({"examples.minimum", "counts.minimum"})
+"""Rules by which a site keeps a result that rests on too few images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A model measured at each site and over all of them."""
+    """A model measured at each site and over all of them.
+
+    Attributes:
+        sites: Short name of the site -> its measures.
+        overall: The measures over all images.
+        tables: What each site released.
+        titles: Short name of the site -> its title.
+    """
 
     sites: dict[str, Measures]
     overall: Measures
-    tables: dict[str, Counts]
+    tables: dict[str, SiteTable]
+    titles: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, found: Mapping[str, SiteTable | None], titles: dict[str, str], point: float
+    ) -> Evaluation:
+        """The measures of what sites released at an operating point; None for too few images."""
+        tables = {name: table for name, table in found.items() if table is not None}
+        return cls(
+            sites={
+                name: Measures(operating_point=point) if table is None else measure([table], point)
+                for name, table in found.items()
+            },
+            overall=measure([tables[name] for name in sorted(tables)], point),
+            tables=tables,
+            titles=titles,
+        )
+
+    @property
+    def rows(self) -> dict[str, Measures]:
+        """Title of a site, and `all` -> measures."""
+        return {**{self.titles[n]: m for n, m in self.sites.items()}, "all": self.overall}
 
     def frame(self) -> pd.DataFrame:
-        """One row per site, and one over all."""
-        measured = {**self.sites, "all": self.overall}
-        rows = [
-            {"site": name, "auc": m.auc, "accuracy": m.accuracy, "images": m.images}
-            for name, m in measured.items()
-        ]
-        return pd.DataFrame(rows).set_index("site")
+        """One row per site and one over all; each measure with `_low` and `_high` beside it."""
+        return pd.DataFrame(
+            [{"site": title, **_plain(measures)} for title, measures in self.rows.items()]
+        ).set_index("site")
+
+    def figure(self) -> Figure:
+        """ROC curves above and reliability diagrams below, a column per site and one over all."""
+        return evaluation_figure(self.rows)
 
     def _repr_html_(self) -> str:
-        return str(self.frame().to_html(float_format=lambda value: f"{value:.3f}"))
+        return shown(self.rows).to_html()
 
 
 def evaluate(
     study: Study,
-    weights: Arrays,
+    weights: Arrays | Callable[[str], Arrays],
     config: Mapping[str, Any],
     *,
     round_number: int = 1,
@@ -71,54 +90,87 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate weights inside every site of a study of the evaluation job, and add the counts up.
 
+    A site whose images are too few for its policy is shown as suppressed.
+
     Args:
         study: An approved study of `notebooks/jobs/evaluate_classifier.py`.
-        weights: The model to evaluate.
+        weights: The model to evaluate; or site -> its model, for algorithms such as FedBN that keep
+            a part of it local: `lambda site: algorithm.to_send(result.state, site)`.
         config: The job's arguments.
         round_number: Tells evaluations of different weights apart.
         sites: Sites to evaluate at; all of the study by default.
 
     Raises:
-        RefusedError: A site refused, with the rule and what to do.
+        FederationError: The weights or `config` are not what the study asked for.
+        RefusedError: A site refused for another reason, with the rule and what to do.
     """
     names = list(sites or study.sites)
+    config = evaluation_config(study, config)
+    sent = weights if callable(weights) else lambda _: weights
+    check_run(study, names, sent, config)
 
-    def visit(name: str) -> Counts:
+    def visit(name: str) -> SiteTable | None:
+        return evaluate_at(study, name, sent(name), config, round_number)
+
+    titles = {name: study.federation[name].title for name in names}
+    return Evaluation.of(ask_all(names, visit), titles, float(config["operating_point"]))
+
+
+def evaluation_config(study: Study, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation job's arguments for all images, with those that were left out."""
+    open_groups = {name: value for name, value in WHOLE.items() if name in study.wanted.arguments}
+    return {**EVALUATION_DEFAULTS, **open_groups, **config}
+
+
+def evaluate_at(
+    study: Study, name: str, weights: Arrays, config: Mapping[str, Any], round_number: int
+) -> SiteTable | None:
+    """What one site releases about a model, None where its images are too few.
+
+    Raises:
+        RefusedError: The site refused for another reason, with the rule and what to do.
+    """
+    try:
         update = study.run(name, weights, config, round_number=round_number)
-        return update.counts["scores"].astype(np.float64)
-
-    with ThreadPoolExecutor(max(len(names), 1)) as pool:
-        tables = dict(zip(names, pool.map(visit, names), strict=True))
-    summed = np.sum([tables[name] for name in sorted(tables)], axis=0)
-    return Evaluation(
-        sites={name: measure(table) for name, table in tables.items()},
-        overall=measure(summed),
-        tables=tables,
+    except RefusedError as refused:
+        if {finding.rule for finding in refused.findings} <= TOO_FEW:
+            return None
+        raise
+    scores = update.counts["scores"].astype(np.float64)
+    classified = update.counts.get("classified")
+    return SiteTable(
+        scores,
+        None if classified is None else classified.astype(np.float64),
+        update.metrics,
+        round(float(scores[0].sum())),  # `examples` is the smallest group's number, for the site
     )
 
 
-def exact_measures(score: Counts, labels: NDArray[np.int64]) -> Measures:
-    """The measures of scores that are at hand: exact, ties counting one half.
+def shown(rows: Mapping[str, Measures]) -> pd.DataFrame:
+    """A table for people: each measure with its interval, `suppressed` where images are too few."""
+    return pd.DataFrame(
+        [
+            {
+                "": title,
+                "images": SUPPRESSED if measures.images is None else f"{measures.images:,}",
+                **{_in_words(name): _shown(measures, name) for name in NAMES},
+            }
+            for title, measures in rows.items()
+        ]
+    ).set_index("")
 
-    Args:
-        score: (N,) log-odds of class 1.
-        labels: (N,) 0 or 1.
-    """
-    predicted = (score >= 0).astype(np.int64)
-    confusion = np.zeros((2, 2))
-    np.add.at(confusion, (labels, predicted), 1)
-    auc = float(roc_auc_score(labels, score)) if len(np.unique(labels)) == 2 else float("nan")
-    return Measures(auc, float((predicted == labels).mean()), confusion, len(labels))
+
+def _in_words(name: str) -> str:
+    return {"auc": "AUC", "brier": "Brier score"}.get(name, name.replace("_", " "))
 
 
-def measure(table: Counts) -> Measures:
-    """The measures that a (2, bins) table of counts gives; ties within a bin count one half."""
-    negative, positive = table
-    images = round(float(table.sum()))
-    total = float(negative.sum() * positive.sum())
-    below = np.concatenate([[0.0], np.cumsum(negative)[:-1]])
-    auc = float(np.sum(positive * (below + negative / 2)) / total) if total else float("nan")
-    half = table.shape[1] // 2
-    confusion = np.stack([table[:, :half].sum(1), table[:, half:].sum(1)], axis=1)
-    accuracy = float(np.trace(confusion) / images) if images else float("nan")
-    return Measures(auc, accuracy, confusion, images)
+def _shown(measures: Measures, name: str) -> str:
+    return SUPPRESSED if measures.images is None else str(getattr(measures, name))
+
+
+def _plain(measures: Measures) -> dict[str, float | None]:
+    plain: dict[str, float | None] = {}
+    for name in NAMES:
+        estimate: Estimate = getattr(measures, name)
+        plain |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {**plain, "images": measures.images}

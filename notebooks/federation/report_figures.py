@@ -11,6 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -20,12 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from federation.comparison import LOCAL
+from federation.evaluation_figures import COLUMNS, draw_evaluation
 from federation.history import History, SiteRound
+from federation.measures import Measures
 
 ALL = "all"
 """Column of what holds over all sites."""
-LOCAL = "local: "
-"""A model of this name, followed by a site's title, was trained at that site alone."""
 
 Points = list[tuple[int, float]]
 
@@ -75,7 +77,7 @@ def rounded(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def auc_figure(aucs: Mapping[str, Points], titles: Sequence[str]) -> dict[str, str] | None:
+def auc_figure(aucs: Mapping[str, Points], titles: Sequence[str]) -> Drawing | None:
     """AUC per round: a thin line per site, a thick one over all; None without rounds."""
     lines = {title: aucs[title] for title in [*titles, *aucs] if title in aucs and title != ALL}
     return _line_figure(
@@ -86,7 +88,7 @@ def auc_figure(aucs: Mapping[str, Points], titles: Sequence[str]) -> dict[str, s
     )
 
 
-def loss_figure(records: Sequence[SiteRound], names: Mapping[str, str]) -> dict[str, str] | None:
+def loss_figure(records: Sequence[SiteRound], names: Mapping[str, str]) -> Drawing | None:
     """Training loss per round: a thin line per site, a thick mean; None without rounds."""
     sites = dict.fromkeys([*names, *(record.site for record in records)])
     lines = {
@@ -106,7 +108,7 @@ def loss_figure(records: Sequence[SiteRound], names: Mapping[str, str]) -> dict[
 
 def _line_figure(
     title: str, says: str, lines: Mapping[str, Points], bold: tuple[str, Points]
-) -> dict[str, str] | None:
+) -> Drawing | None:
     """Thin lines and a thick one, each named at its end."""
     drawn = [*lines.items(), bold]
     values = [y for _, points in drawn for _, y in points if math.isfinite(y)]
@@ -149,7 +151,7 @@ def _line_figure(
         for name, points in drawn
         if (known := [(x, y) for x, y in points if math.isfinite(y)])
     ]
-    return _figure(title, says, "; ".join(ends), height, draw)
+    return Drawing(title, says, "; ".join(ends), height, draw)
 
 
 def _line(number: int) -> tuple[str, Any]:
@@ -190,7 +192,7 @@ def _name_lines(
 
 def measures_figure(
     aucs: Mapping[str, Mapping[str, float]], columns: Sequence[str]
-) -> dict[str, str] | None:
+) -> Drawing | None:
     """One row per column of the table; a site's own model is joined to the first shared one."""
     shared = [model for model in aucs if not model.startswith(LOCAL)]
     values = [v for row in aucs.values() for v in row.values() if math.isfinite(v)]
@@ -239,7 +241,7 @@ def measures_figure(
         f"{column}: " + ", ".join(f"{model} {rounded(aucs[model].get(column))}" for model in aucs)
         for column in columns
     ]
-    return _figure("AUC by model", says, "; ".join(ends), 64 + top + 38 * len(columns), draw)
+    return Drawing("AUC by model", says, "; ".join(ends), 64 + top + 38 * len(columns), draw)
 
 
 def _shared(number: int) -> dict[str, Any]:
@@ -275,9 +277,7 @@ def _above(figure: Figure) -> dict[str, Any]:
     }
 
 
-def contributions_figure(
-    records: Sequence[SiteRound], names: Mapping[str, str]
-) -> dict[str, str] | None:
+def contributions_figure(records: Sequence[SiteRound], names: Mapping[str, str]) -> Drawing | None:
     """A cell per site and round: darker for more images, struck out when the site is missing."""
     if not records:
         return None
@@ -324,7 +324,7 @@ def contributions_figure(
         for site, title in zip(sites, titles, strict=True)
     ]
     says = "Images behind each update, per site and round."
-    return _figure("Contributions", says, "; ".join(ends), 96 + 44 * len(sites), draw)
+    return Drawing("Contributions", says, "; ".join(ends), 96 + 44 * len(sites), draw)
 
 
 def _cell(axes: Axes, x: float, y: float, record: SiteRound, most: int) -> None:
@@ -364,25 +364,75 @@ def _room(texts: Iterable[str]) -> float:
     return 14 + 6.6 * max((len(_short(text)) for text in texts), default=0)
 
 
-def _figure(
-    title: str, says: str, alternative: str, height: float, draw: Callable[[Figure], None]
-) -> dict[str, str]:
-    """Draw as SVG in a fixed style, whatever the caller's matplotlib is set to."""
-    file = io.StringIO()
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # Text is drawn by the browser; matplotlib's font only measures it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": title})
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
-        draw(figure)
-        nothing = dict.fromkeys(["Date", "Creator", "Format", "Type"])
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # four figures in one page would repeat them
-    svg = re.sub(r' (width|height)="[0-9.]+pt"', "", svg, count=2)
-    label = escape(f"{title}. {alternative}")
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    # Made by matplotlib, which escapes the texts that it draws.
-    return {"title": title, "says": says, "svg": Markup(svg)}  # noqa: S704
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure of the report, drawn in a fixed style, whatever the caller's matplotlib is set to.
+
+    Attributes:
+        title: Its heading.
+        says: What it shows.
+        alternative: Its numbers in words, for who cannot see it.
+        height: In px.
+        draw: Draws it.
+        width: In px; a wide figure has a row of its own.
+    """
+
+    title: str
+    says: str
+    alternative: str
+    height: float
+    draw: Callable[[Figure], None]
+    width: float = _WIDTH
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs a row of its own."""
+        return self.width > _WIDTH
+
+    @property
+    def svg(self) -> Markup:
+        """Inline SVG; its text is the page's own typeface."""
+        svg = self._saved("svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]))
+        text = svg.decode()
+        text = text[text.index("<svg") :]
+        text = re.sub(r'<g id="[^"]*"', "<g", text)  # figures in one page would repeat them
+        text = re.sub(r' (width|height)="[0-9.]+pt"', "", text, count=2)
+        label = escape(f"{self.title}. {self.alternative}")
+        # Made by matplotlib, which escapes the texts that it draws.
+        return Markup(  # noqa: S704
+            text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        )
+
+    @property
+    def png(self) -> bytes:
+        """The same as pixels, 216 to the inch."""
+        return self._saved("png", metadata={"Software": None}, dpi=216)
+
+    def _saved(self, kind: str, **options: Any) -> bytes:
+        file = io.BytesIO()
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            # Text is drawn by the browser; matplotlib's font only measures it.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": self.title})
+            figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
+            self.draw(figure)
+            figure.savefig(file, format=kind, transparent=kind == "svg", **options)
+        return file.getvalue()
+
+
+def evaluation_drawing(rows: Mapping[str, Measures], model: str) -> Drawing | None:
+    """ROC curves and reliability diagrams of a model; None where nothing was measured."""
+    if all(measures.images is None for measures in rows.values()):
+        return None
+    blocks = -(-len(rows) // COLUMNS)
+    ends = [f"{title}: AUC {measures.auc}" for title, measures in rows.items()]
+    return Drawing(
+        f"How well “{model}” does",
+        "Above, ROC curves; a dot is the operating point. Below, what was predicted against what "
+        "was; larger dots stand for more images.",
+        "; ".join(ends),
+        420 * blocks,
+        lambda figure: draw_evaluation(figure, rows),
+        width=max(_WIDTH, min(len(rows), COLUMNS) * _WIDTH * 2 / COLUMNS),
+    )

@@ -15,7 +15,6 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import requests
 import urllib3
-import yaml
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
 
-from federation.errors import ConnectionLostError, FederationError, RefusedError
+from federation.dataset_table import dataset_table
+from federation.errors import (
+    AbsentSiteWarning,
+    ConnectionLostError,
+    FederationError,
+    RefusedError,
+    UntrustedError,
+)
+from federation.roster import SiteAddress, read_roster
+from federation.side_by_side import ask_each
+from federation.study_checks import Quorum, check_quorum, holds
 from policies.document import Policy
 from policies.envelope import (
     ANSWER,
@@ -42,7 +49,7 @@ from policies.envelope import (
 )
 from policies.findings import decode_refusal
 from policies.request_rules import Requester
-from policies.strict import Strict, validation_sentences
+from policies.strict import some
 
 if TYPE_CHECKING:
     from federation.submission import Federation
@@ -52,17 +59,6 @@ ANSWER_S = 60
 """A site answers within 20 s, if only to say that a run is under way."""
 KEPT_CONNECTIONS = 16
 """To one site; more may be open at a time."""
-
-
-class SiteAddress(Strict):
-    """One line of the roster."""
-
-    name: str = Field(min_length=1, max_length=40)
-    """The site's short name."""
-    url: str = Field(pattern=r"^https://[^/\s]+$")
-    """Address, such as `https://127.0.0.1:8443`."""
-    authority: Path
-    """PEM file of the certificate authority that signed the site's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +71,106 @@ class Dataset:
     card: dict[str, Any]
     asset: str
 
+    def _repr_html_(self) -> str:
+        return dataset_table(self.name, self.version, self.card)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a site says of itself: its policy, who you are there, its datasets."""
+
+    policy: Policy
+    requester: Requester
+    datasets: list[Dataset]
+
 
 class Site:
-    """One hospital's datasite, as a researcher with an account sees it."""
+    """One hospital's datasite, as a researcher with an account sees it.
+
+    A site that did not answer yet is logged in to with the first call that it answers.
+    """
 
     def __init__(self, address: SiteAddress, email: str, password: str) -> None:
         self.name, self.url, self.email = address.name, address.url, email
-        self._authority = str(address.authority)
-        self._session = _session(self._authority)
+        self.title = address.name
+        self._password, self._authority = password, str(address.authority)
+        self._session = _session(self.name, self._authority)
+        self._logging_in = threading.Lock()
+        self._key: Any = None
+        self._described: Described | None = None
         self.bytes_sent = self.bytes_received = 0
         """What calls and answers had in their bodies since the connection was made."""
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the site has not answered since `connect`."""
+        return self._described is None
+
+    def log_in(self) -> Described:
+        """Log in and read the site's description, if that has not been done.
+
+        Raises:
+            ConnectionLostError: The site does not answer.
+            FederationError: It does not let you in, or is no datasite.
+        """
+        with self._logging_in:
+            if self._described is None:
+                self._log_in()
+                self._described = self._describe()
+            return self._described
+
+    def _log_in(self) -> None:
         syft = _syft()
-        metadata = json.loads(self._get("/api/v2/metadata"))
-        self._server_uid = str(metadata["server_uid"])
-        self._server_key = str(metadata["verify_key"])
-        login = self._post("/api/v2/login", json.dumps({"email": email, "password": password}))
+        try:
+            metadata = json.loads(self._get("/api/v2/metadata"))
+            self._server_uid = str(metadata["server_uid"])
+            self._server_key = str(metadata["verify_key"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FederationError(
+                f"what answers at {self.url} is no datasite; look at the `url` of {self.name} in "
+                "the roster, or ask the hospital for its address"
+            ) from error
+        account = {"email": self.email, "password": self._password}
+        login = self._post("/api/v2/login", json.dumps(account))
         answer = syft.deserialize(login, from_bytes=True)
         if isinstance(answer, syft.SyftError):
-            raise FederationError(f"{self.name} did not log you in: {answer.message}")
+            raise FederationError(
+                f"{self.name} did not log {self.email} in: {answer.message}. Look at both; the "
+                "hospital makes accounts and sets passwords anew"
+            )
         self._key = answer.signing_key
-        self.refresh()
 
     def refresh(self) -> None:
         """Read the site's description again: title, policy, datasets."""
-        plain = json.loads(self.call("sitegate.describe"))
-        self.title: str = plain["title"]
-        self.public_key: str = plain["public_key"]
-        self.policy = Policy.model_validate(plain["policy"])
-        self.policy_sha256: str = plain["policy_sha256"]
-        self.requester = Requester(self.email, plain["institution"])
-        self.datasets = [
-            Dataset(self.name, d["name"], d["version"], d["card"], d["asset"])
-            for d in plain["datasets"]
-        ]
+        self.log_in()
+        self._described = self._describe()
+
+    def _describe(self) -> Described:
+        plain = json.loads(self._call("sitegate.describe")[0])
+        self.title = plain["title"]
+        return Described(
+            policy=Policy.model_validate(plain["policy"]),
+            requester=Requester(self.email, plain["institution"]),
+            datasets=[
+                Dataset(self.name, d["name"], d["version"], d["card"], d["asset"])
+                for d in plain["datasets"]
+            ],
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """What the hospital allows."""
+        return self.log_in().policy
+
+    @property
+    def requester(self) -> Requester:
+        """Who you are, as the hospital wrote it down."""
+        return self.log_in().requester
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """The dataset versions that the site publishes."""
+        return self.log_in().datasets
 
     def dataset(self, name: str) -> Dataset:
         """The newest version of a dataset.
@@ -145,6 +208,10 @@ class Site:
         self, path: str, payload: bytes = b"", **arguments: str | int
     ) -> tuple[Any, bytes]:
         """As `call`; the value, and the arrays that the answer carries."""
+        self.log_in()
+        return self._call(path, payload, **arguments)
+
+    def _call(self, path: str, payload: bytes = b"", **arguments: str | int) -> tuple[Any, bytes]:
         syft = _syft()
         message = Call(
             site=self._server_uid,
@@ -163,7 +230,7 @@ class Site:
         if isinstance(answer, syft.SyftError):
             findings = decode_refusal(answer.message)
             if findings is not None:
-                raise RefusedError(getattr(self, "title", self.name), findings)
+                raise RefusedError(self.title, findings)
             raise FederationError(f"{self.name}: {answer.message}")
         return answer.value, arrays
 
@@ -177,16 +244,17 @@ class Site:
                 signed_part(ANSWER, envelope.message), envelope.signature
             )
         except BadSignatureError as error:
-            raise FederationError(
-                f"the answer was not signed by {self.name}; do not go on"
+            raise UntrustedError(
+                f"the answer was not signed by {self.name}; do not go on, and tell the hospital"
             ) from error
         parts = split_message(envelope.message)
         if parts is None:
-            raise FederationError(f"the answer of {self.name} cannot be read")
+            raise UntrustedError(f"the answer of {self.name} cannot be read; tell the hospital")
         return parts
 
     def __repr__(self) -> str:
-        return f"Site({self.name!r}, {self.url!r}, datasets={len(self.datasets)})"
+        known = "absent" if self._described is None else f"datasets={len(self._described.datasets)}"
+        return f"Site({self.name!r}, {self.url!r}, {known})"
 
     def _get(self, path: str) -> bytes:
         return self._send("GET", path, None)
@@ -195,27 +263,28 @@ class Site:
         return self._send("POST", path, body)
 
     def _send(self, method: str, path: str, body: str | bytes | None) -> bytes:
-        lost = ConnectionLostError(f"{self.name} at {self.url} does not answer")
+        lost = ConnectionLostError(
+            f"{self.name} at {self.url} does not answer; try again, and ask the hospital whether "
+            "its site is up if that does not help"
+        )
         try:
             with self._session.request(
                 method, self.url + path, data=body, timeout=(CONNECT_S, ANSWER_S), stream=True
             ) as response:
                 content = bytes(response.raw.read())  # at once: `content` joins pieces of 10 kB
         except requests.exceptions.SSLError as error:
-            if not _is_about_the_certificate(error):
+            wrong = _certificate_error(error)
+            if wrong is None:
                 raise lost from error  # the connection was cut in the middle of something
-            raise FederationError(
-                f"{self.name} at {self.url} shows a certificate that the authority in the roster "
-                "did not sign; ask the hospital for its authority file"
+            raise UntrustedError(
+                f"{self.name} at {self.url} {_about_the_certificate(wrong)}"
             ) from error
         except urllib3.exceptions.HTTPError as error:  # the answer was cut off
             raise lost from error
         except OSError as error:
             if isinstance(error, requests.exceptions.RequestException):
                 raise lost from error
-            raise FederationError(
-                f"the authority file {self._authority} of {self.name} cannot be read"
-            ) from error
+            raise _unreadable_authority(self.name, self._authority) from error
         self.bytes_sent += len(body or b"")
         self.bytes_received += len(content)
         if response.status_code == 413:
@@ -226,8 +295,12 @@ class Site:
         return content
 
 
-def _session(authority: str) -> requests.Session:
+def _session(name: str, authority: str) -> requests.Session:
     """Connections for any number of threads at a time, of which some are kept."""
+    try:
+        ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise _unreadable_authority(name, authority) from error
     session = requests.Session()
     session.trust_env = False  # no proxy, and no other authorities from the environment
     session.verify = authority
@@ -235,17 +308,45 @@ def _session(authority: str) -> requests.Session:
     return session
 
 
-def _is_about_the_certificate(error: BaseException | None) -> bool:
-    """Whether an error of TLS comes from a certificate, and not from the connection."""
+def _unreadable_authority(name: str, file: str) -> FederationError:
+    return FederationError(
+        f"the authority file {file} of {name} cannot be read; the hospital gives it out, and the "
+        "roster says where it lies"
+    )
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What in an error of TLS comes from a certificate, and not from the connection."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def _about_the_certificate(error: ssl.SSLCertVerificationError) -> str:
+    """What is wrong with a certificate, and what to do; the numbers are those of OpenSSL."""
+    match error.verify_code:
+        case 10:
+            return "shows a certificate that has expired; ask the hospital to renew it"
+        case 62 | 64:
+            return (
+                "shows a certificate for another address; write the address into the roster as the "
+                "hospital gives it"
+            )
+        case _:
+            return (
+                "shows a certificate that the authority in the roster did not sign; ask the "
+                "hospital for its authority file, and do not log in before you have it"
+            )
 
 
 def connect(
-    roster: str | Path | Mapping[str, Any], *, email: str, password: str | Mapping[str, str]
+    roster: str | Path | Mapping[str, Any],
+    *,
+    email: str,
+    password: str | Mapping[str, str],
+    quorum: Quorum = None,
 ) -> Federation:
     """Log in to every site of a roster, one thread per site.
 
@@ -254,43 +355,43 @@ def connect(
             the file), or the same as a mapping.
         email: The account, the same at each site.
         password: One for all sites, or site name -> password.
+        quorum: How many sites, or which ones, have to answer now; all by default. A site that is
+            absent is warned about, and logged in to when it answers.
 
     Raises:
-        FederationError: The roster is not valid, or a site does not let you in.
+        FederationError: The roster or the quorum is not valid, a site does not let you in, or too
+            few answer.
     """
     from federation.submission import Federation
 
-    addresses = _read_roster(roster)
+    addresses = read_roster(roster)
+    check_quorum(quorum, [address.name for address in addresses])
+    by_name = {address.name: address for address in addresses}
+    if not isinstance(password, str) and (lacking := set(by_name) - set(password)):
+        raise FederationError(
+            f"there is no password for {some(lacking)}; give one for each site of the roster"
+        )
 
-    def log_in(address: SiteAddress) -> Site:
-        one = password if isinstance(password, str) else password.get(address.name)
-        if one is None:
-            raise FederationError(f"there is no password for {address.name}")
-        return Site(address, email, one)
-
+    sites = {
+        name: Site(address, email, password if isinstance(password, str) else password[name])
+        for name, address in by_name.items()
+    }
     _syft()  # imported once, before the threads
-    with ThreadPoolExecutor(len(addresses)) as pool:
-        return Federation(list(pool.map(log_in, addresses)))
-
-
-def _read_roster(roster: str | Path | Mapping[str, Any]) -> list[SiteAddress]:
-    folder = Path()
-    if not isinstance(roster, Mapping):
-        folder = Path(roster).parent
-        try:
-            roster = yaml.safe_load(Path(roster).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise FederationError(f"the roster {roster} cannot be read") from error
-    entries = roster.get("sites") if isinstance(roster, Mapping) else None
-    try:
-        addresses = TypeAdapter(list[SiteAddress]).validate_python(entries)
-    except ValidationError as error:
-        sentences = "; ".join(validation_sentences(error, SiteAddress))
-        raise FederationError(f"the roster is not valid: {sentences}") from error
-    names = [a.name for a in addresses]
-    if not names or len(set(names)) != len(names):
-        raise FederationError("the roster needs at least one site, and each name once")
-    return [a.model_copy(update={"authority": folder / a.authority}) for a in addresses]
+    answered, failed = ask_each(by_name, lambda name: sites[name].log_in())
+    for error in failed.values():
+        if not isinstance(error, FederationError):
+            raise error
+    absent = {name for name, error in failed.items() if isinstance(error, ConnectionLostError)}
+    if quorum is not None and absent == set(failed) and holds(quorum, answered, list(by_name)):
+        for name in sorted(absent):
+            told = f"{failed[name]}. The others are there; it is logged in to when it answers"
+            warnings.warn(told, AbsentSiteWarning, stacklevel=2)
+    elif len(failed) == 1:
+        raise next(iter(failed.values()))
+    elif failed:
+        told = "\n".join(f"- {failed[name]}" for name in by_name if name in failed)
+        raise FederationError(f"{len(failed)} of {len(by_name)} sites did not let you in:\n{told}")
+    return Federation(list(sites.values()))
 
 
 class _Syft:

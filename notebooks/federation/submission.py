@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from federation.checkpoint import Checkpoint
-from federation.errors import FederationError
+from federation.dataset_table import in_order
+from federation.errors import ConnectionLostError, FederationError, PolicyWarning, UntrustedError
 from federation.job import Job
+from federation.notebook_tables import BAD, GOOD, Cell, Datasets, Findings, Row, html_table
+from federation.saved_study import read_study, save_study
+from federation.side_by_side import ask_all, ask_each
 from federation.sites import Site
+from federation.standings import WAITING, standing_of, standings_table
+from federation.study_checks import check_data
 from federation.terms import Wanted
-from policies.arrays import Arrays, pack, unpack
-from policies.findings import Finding, Severity, finding_from_dict, verdict
+from policies.arrays import Arrays, MalformedArraysError, pack, unpack
+from policies.findings import Finding, Severity, finding_from_dict, refusals, verdict
 from policies.request_rules import Ask, DatasetFacts, check_request
 from policies.strict import canonical_json
 from policies.text_lines import lines_of
 
-WAITING = {"pending", "partly approved"}
-"""States in which a request waits for the hospital."""
+if TYPE_CHECKING:
+    from federation.rounds_result import RoundsResult
+
 RUNNING, UNKNOWN = "running", "unknown"
 """States of a run: under way; and not known to the site, which wants its weights (again)."""
+MOST_TOLD = 4
+"""Refusals of one policy that a warning tells."""
 LEAST_WAIT_S = 1.0
 """Seconds from one question about a run to the next, at least."""
 
@@ -59,12 +68,20 @@ class Federation:
             return self._sites[name]
         except KeyError as error:
             names = ", ".join(self._sites)
-            raise FederationError(f"there is no site `{name}`; the roster has {names}") from error
+            raise FederationError(
+                f"there is no site `{name}`; the roster has {names}. Take one of them, or add it "
+                "to the roster"
+            ) from error
 
     @property
     def names(self) -> list[str]:
         """Short names of the sites."""
         return list(self._sites)
+
+    @property
+    def absent(self) -> list[Site]:
+        """Sites that have not answered since `connect`; each is asked again with every call."""
+        return [site for site in self if site.is_absent]
 
     def datasets(self) -> pd.DataFrame:
         """Every dataset version at every site, as the cards describe them."""
@@ -75,12 +92,18 @@ class Federation:
                 "version": dataset.version[:12],
                 "shape": " x ".join(map(str, dataset.card["shape"])),
                 "classes": ", ".join(dataset.card["classes"]),
-                **{split: _total(counts) for split, counts in dataset.card["counts"].items()},
+                **{
+                    split: _total(counts)
+                    for split, counts in in_order(dataset.card["counts"]).items()
+                },
             }
             for site in self
+            if not site.is_absent
             for dataset in site.datasets
         ]
-        return pd.DataFrame(rows)
+        known = dict.fromkeys([column for row in rows for column in row], "–")
+        absent = {"dataset": "✕ does not answer"}
+        return Datasets(rows + [{**known, "site": site.title, **absent} for site in self.absent])
 
     def check(self, job: Job, wanted: Wanted, sites: Sequence[str] | None = None) -> pd.DataFrame:
         """What each hospital's policy says about a request, before it is sent."""
@@ -88,18 +111,44 @@ class Federation:
         for name in sites or self.names:
             for finding in check_at(self[name], job, wanted):
                 rows.append({"site": self[name].title, **_row(finding)})
-        return pd.DataFrame(rows)
+        return Findings(rows)
 
     def submit(self, job: Job, wanted: Wanted, sites: Sequence[str] | None = None) -> Study:
         """Send a job to sites, where people decide about it.
 
+        A policy's refusals are for the hospital's people to see, and for you as a
+        `PolicyWarning`: they cannot approve the request as it is.
+
         Raises:
-            RefusedError: A site could not take it at all; a policy's refusals are for its people.
+            RefusedError: A site could not take it at all.
+            FederationError: A site has no such dataset, or the sites' data differ and the job
+                gives weights back; nothing was submitted then.
         """
+        names = list(self.names if sites is None else sites)
+        if isinstance(sites, str) or not names:
+            raise FederationError(f"sites={sites!r} names no site; give a list of their names")
+        cards = [self[name].dataset(wanted.dataset).card for name in names]
+        if wanted.contract.weights:
+            check_data([self[name].title for name in names], cards)
+        self.warn_of_refusals(job, wanted, names)
         study = Study(self, job, wanted)
-        for name in sites or self.names:
+        for name in names:
             study.submit(name)
         return study
+
+    def warn_of_refusals(self, job: Job, wanted: Wanted, names: Sequence[str]) -> None:
+        """Warn of what the sites' policies, as they are now, forbid about a request."""
+        ask_all(names, lambda name: self[name].refresh())
+        for name in names:
+            if refused := refusals(check_at(self[name], job, wanted)):
+                more = f" And {len(refused) - MOST_TOLD} more." if len(refused) > MOST_TOLD else ""
+                told = " ".join(finding.sentence for finding in refused[:MOST_TOLD])
+                warnings.warn(
+                    f"nobody at {self[name].title} can approve {job.name}, as far as its policy "
+                    f"and card tell. {told}{more}",
+                    PolicyWarning,
+                    stacklevel=3,
+                )
 
     def study(self, job: Job, wanted: Wanted, requests: Mapping[str, int]) -> Study:
         """Take up a study that was submitted before.
@@ -114,7 +163,12 @@ class Federation:
         """
         study = Study(self, job, wanted)
         for name, number in requests.items():
-            study.take_up(name, number)
+            try:
+                study.take_up(name, number)
+            except ConnectionLostError:
+                if not self[name].is_absent:
+                    raise
+                study.expect(name, number)
         return study
 
     def resume(self, checkpoint: str | Path, job: Job, wanted: Wanted) -> Study:
@@ -125,11 +179,40 @@ class Federation:
         """
         return self.study(job, wanted, Checkpoint(checkpoint).requests)
 
+    def saved_study(self, file: str | Path) -> Study:
+        """Take up the study that `Study.save` wrote into a file.
+
+        Raises:
+            FederationError: The file is no saved study, or a site has no such request of yours.
+        """
+        saved = read_study(file)
+        return self.study(*saved.parts(), saved.requests)
+
+    def problems(self) -> dict[str, str]:
+        """Ask every site for its description; site -> why that failed, empty when it did not."""
+        found, failed = ask_each(self.names, lambda name: self[name].refresh())
+        return {name: "" if name in found else str(failed[name]) for name in self.names}
+
     def _repr_html_(self) -> str:
-        frame = pd.DataFrame(
-            [{"site": s.title, "address": s.url, "datasets": len(s.datasets)} for s in self]
-        )
-        return str(frame.to_html(index=False))
+        problems = self.problems()
+        rows: list[Row] = [
+            [
+                Cell(site.title, below=f'sites["{site.name}"]'),
+                Cell("✕ cannot be used now", BAD, problems[site.name])
+                if problems[site.name]
+                else Cell("● answers", GOOD),
+                site.url,
+                *self._said_of_itself(site),
+            ]
+            for site in self
+        ]
+        return html_table(["hospital", "state", "address", "policy", "datasets"], rows)
+
+    @staticmethod
+    def _said_of_itself(site: Site) -> Row:
+        if site.is_absent:
+            return ["–", "–"]
+        return [Cell(site.policy.title, below=site.policy.about or ""), len(site.datasets)]
 
 
 class Study:
@@ -140,6 +223,8 @@ class Study:
         self._codes: dict[str, str] = {}
         self.requests: dict[str, int] = {}
         """Site -> number of the request there."""
+        self.result: RoundsResult | None = None
+        """What `run_rounds` reached last, also when it was stopped or fell below its quorum."""
 
     @property
     def sites(self) -> list[str]:
@@ -190,6 +275,7 @@ class Study:
             sites = [name for name in self.sites if states[name] == "changes requested"]
         if not sites:
             raise FederationError("no site asked for changes; name the `sites` to submit to again")
+        self.federation.warn_of_refusals(job, self.wanted, sites)
         study = Study(self.federation, job, self.wanted)
         for name in sites:
             study.submit(name, follows=self.requests.get(name))
@@ -221,6 +307,14 @@ class Study:
         ]
         return pd.DataFrame(rows, columns=["site", "line", "text", "comment"])
 
+    def save(self, file: str | Path) -> Path:
+        """Write job, terms and numbers of the requests into a file, for `sites.saved_study`.
+
+        Raises:
+            FederationError: Nothing was submitted yet, or the file cannot be written.
+        """
+        return save_study(self, file)
+
     def take_up(self, name: str, number: int) -> None:
         """Go on with a request that was submitted before.
 
@@ -234,6 +328,10 @@ class Study:
         if found[0]["text_sha256"] != self.job.sha256:
             raise FederationError(f"request R-{number} at {name} was for another text of the job")
         self._codes[name], self.requests[name] = found[0]["code"], number
+
+    def expect(self, name: str, number: int) -> None:
+        """Take a request up with the first run that its site answers."""
+        self._codes[name], self.requests[name] = "", number
 
     def states(self) -> dict[str, str]:
         """Site -> the state there, such as `pending`, `approved` or `changes requested`."""
@@ -285,7 +383,8 @@ class Study:
             config: The job's arguments.
             round_number: Number of the round.
             attempt: 1 for the first try of a round.
-            while_running: Called with the seconds that the run is under way, when the site says so.
+            while_running: Called with the seconds that the run is under way, whenever the site
+                was asked and it has not ended; what it raises ends the asking.
 
         Raises:
             RefusedError: The site refused, with the rule and what to do.
@@ -293,6 +392,8 @@ class Study:
         """
         if name not in self._codes:
             raise FederationError(f"the job was not submitted to {name}")
+        if not self._codes[name]:
+            self.take_up(name, self.requests[name])
         site = self.federation[name]
         numbers: dict[str, Any] = {
             "uid": self._codes[name],
@@ -311,12 +412,17 @@ class Study:
                 told, packed = site.call_for_arrays("sitegate.outcome", **numbers)
             receipt = json.loads(told)
             state = receipt["state"]
+            if state in (UNKNOWN, RUNNING) and while_running is not None:
+                while_running(receipt["seconds"])
             if state == RUNNING:
-                if while_running is not None:
-                    while_running(receipt["seconds"])
                 # A site that stops, or answers many, does not let a call wait.
                 time.sleep(max(0.0, asked_at + LEAST_WAIT_S - time.monotonic()))
-        arrays = unpack(packed)
+        try:
+            arrays = unpack(packed)
+        except MalformedArraysError as error:
+            raise UntrustedError(
+                f"the update of {name} cannot be read: {error}; tell the hospital"
+            ) from error
         return RunUpdate(
             weights=_group(arrays, "weights/"),
             counts=_group(arrays, "counts/"),
@@ -326,17 +432,20 @@ class Study:
         )
 
     def _own_requests(self) -> dict[str, dict[str, Any]]:
-        def ask(name: str) -> dict[str, Any]:
-            listed = json.loads(self.federation[name].call("sitegate.requests"))
-            found: dict[str, Any] = next(r for r in listed if r["request"] == self.requests[name])
-            return found
+        return ask_all(self.sites, self._own_request)
 
-        names = self.sites
-        with ThreadPoolExecutor(max(len(names), 1)) as pool:
-            return dict(zip(names, pool.map(ask, names), strict=True))
+    def _own_request(self, name: str) -> dict[str, Any]:
+        listed = json.loads(self.federation[name].call("sitegate.requests"))
+        found: dict[str, Any] = next(r for r in listed if r["request"] == self.requests[name])
+        return found
 
     def _repr_html_(self) -> str:
-        return str(self.status().to_html(index=False))
+        found, failed = ask_each(self.sites, self._own_request)
+        standings = [
+            standing_of(self.federation[name].title, found.get(name), failed.get(name))
+            for name in self.sites
+        ]
+        return standings_table(self.wanted.title, standings)
 
 
 def _state(request: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Terms of the two usual requests: train a model, and evaluate one."""
+"""Terms of the usual requests: train a model, evaluate one, describe a dataset."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from policies.contract import ArrayContract, Bound, Contract, Terms
 from policies.strict import validation_sentences
 
 Range = tuple[float, float]
+MOST_GROUPS = 8
+"""Values that an attribute of a dataset may have."""
+EVALUATION_METRICS = ("loss", "accuracy", "sensitivity", "specificity", "brier", "auc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Wanted:
     arguments: dict[str, Bound]
     contract: Contract
     expires_in_days: int = 30
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The arguments that have one value, and those values; ranges are for the runs to fill."""
+        return {n: bound.value for n, bound in self.arguments.items() if bound.value is not None}
 
     def at(self, version: str, entry: str) -> Terms:
         """The terms for one site's dataset version.
@@ -61,7 +69,7 @@ def training_terms(
     dataset: str,
     runs: int,
     config: Mapping[str, Any],
-    metrics: Sequence[str] = ("loss", "accuracy"),
+    metrics: Sequence[str] = ("loss", "accuracy", "steps"),
     sent: Mapping[str, NDArray[np.generic]] | None = None,
     expires_in_days: int = 30,
 ) -> Wanted:
@@ -95,17 +103,71 @@ def evaluation_terms(
     classes: int,
     bins: int,
     config: Mapping[str, Any],
-    metrics: Sequence[str] = ("loss",),
+    metrics: Sequence[str] = EVALUATION_METRICS,
+    by: Sequence[str] = (),
     expires_in_days: int = 30,
 ) -> Wanted:
-    """Terms of an evaluation job: weights go in; a table of counts and a few numbers come out.
+    """Terms of the evaluation job: weights go in; tables of counts and a few numbers come out.
 
-    The table `scores` has a row per class and a column per bin of the score.
+    Args:
+        weights: The model's weights.
+        title: What the job does, in one line.
+        purpose: Why, in one line.
+        dataset: Name of the dataset, the same at all sites.
+        runs: Runs asked for, one per model, and one per model and subgroup.
+        classes: Number of classes.
+        bins: Bins of the score, an even number; half of them lie below the operating point.
+        config: Argument -> a fixed value, a range `(low, high)`, or a list of choices.
+        metrics: Names of the numbers that leave.
+        by: Attributes of the dataset's card whose subgroups may be evaluated, such as `sex`; all
+            images may be, too.
+        expires_in_days: How long the approval shall hold.
+
+    Raises:
+        FederationError: `bins` is odd or below 2.
     """
+    if bins < 2 or bins % 2:
+        raise FederationError(f"`bins` is {bins}; give an even number of at least 2")
+    tables: dict[str, tuple[int, ...]] = {"scores": (1 if classes == 2 else classes, 2, bins)}
+    if classes > 2:
+        tables["classified"] = (classes, 2)
     contract = Contract(
         inputs={name: _declare(array) for name, array in weights.items()},
-        counts={"scores": ArrayContract(shape=(classes, bins), dtype="int64")},
+        counts={n: ArrayContract(shape=shape, dtype="int64") for n, shape in tables.items()},
         metrics=tuple(metrics),
+    )
+    groups = {"by": ["", *by], "group": (0, MOST_GROUPS - 1)} if by else {}
+    arguments = _bounds({"operating_point": 0.5, **groups, **config, "bins": bins})
+    return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
+
+
+def description_terms(
+    *,
+    title: str,
+    purpose: str,
+    dataset: str,
+    runs: int,
+    classes: int,
+    bins: int,
+    config: Mapping[str, Any],
+    expires_in_days: int = 30,
+) -> Wanted:
+    """Terms of the job that describes a dataset: a table of counts and two numbers come out.
+
+    Args:
+        title: What the job does, in one line.
+        purpose: Why, in one line.
+        dataset: Name of the dataset, the same at all sites.
+        runs: Runs asked for, one per split.
+        classes: Number of classes.
+        bins: Bins of the brightness of pixels.
+        config: Argument -> a fixed value, a range `(low, high)`, or a list of choices: `split` and
+            `minimum_count`.
+        expires_in_days: How long the approval shall hold.
+    """
+    contract = Contract(
+        counts={"intensities": ArrayContract(shape=(classes, bins), dtype="int64")},
+        metrics=("mean", "deviation"),
     )
     arguments = _bounds({**config, "bins": bins})
     return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
@@ -120,10 +182,16 @@ def _bounds(config: Mapping[str, Any]) -> dict[str, Bound]:
 
 
 def _bound(name: str, value: Any) -> Bound:
-    if isinstance(value, tuple):
-        if len(value) != 2:
-            raise FederationError(f"`{name}`: a range is (low, high)")
-        return Bound(low=value[0], high=value[1])
-    if isinstance(value, list):
-        return Bound(choices=tuple(value))
-    return Bound(value=value)
+    if isinstance(value, tuple) and len(value) != 2:
+        raise FederationError(f"`{name}`: a range is (low, high)")
+    try:
+        if isinstance(value, tuple):
+            return Bound(low=value[0], high=value[1])
+        if isinstance(value, list):
+            return Bound(choices=tuple(value))
+        return Bound(value=value)
+    except ValidationError as error:
+        raise FederationError(
+            f"`{name}` cannot be {value!r}: give a plain number or text, a range (low, high) with "
+            "low at most high, or a list of choices"
+        ) from error
