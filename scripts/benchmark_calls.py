@@ -26,7 +26,7 @@ from benchmark_federation import TRAINING
 from benchmark_hospitals import (
     CLASSES,
     DATASET,
-    JOBS,
+    JOB,
     approve,
     load_images,
     make_hospitals,
@@ -109,7 +109,7 @@ def epoch_cost(
     sites: list[TrialSite], connected: Federation, folder: Path, part: Any, epochs: int
 ) -> dict[str, Any]:
     """Seconds of an epoch at the site and in plain PyTorch, in turns."""
-    job = read_job(JOBS / "train_classifier.py")
+    job = read_job(JOB)
     card = {"shape": list(part[0].shape[1:]), "classes": list(CLASSES)}
     weights: Arrays = job.call("initial_weights", card, 0)
     config = {**TRAINING, "seed": 0}

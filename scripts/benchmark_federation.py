@@ -37,7 +37,7 @@ import torch
 import federation
 from benchmark_hospitals import (
     DATASET,
-    JOBS,
+    JOB,
     approve,
     divide_by_label,
     load_images,
@@ -46,13 +46,13 @@ from benchmark_hospitals import (
 )
 from benchmark_limit import Limit, write_task
 from benchmark_processes import Sampler, cpu_seconds, machine_seconds, tree
-from federation.evaluation import exact_measures
 from federation.job import Job, read_job
+from federation.measures import exact_measures
 from federation.rounds import RoundsResult
 from federation.submission import Federation
 from policies.arrays import Arrays
 
-TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 0, "epochs": 1}
+TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "epochs": 1}
 LIMITS = {"two processes": 2, "one process": 1}
 SETTLED = 2
 """Rounds after which a plain program that needs twice the other's time is left out."""
@@ -155,7 +155,7 @@ def measure(
     """The numbers of one benchmark; `not_counted_s` since the program's start do not count."""
     images, labels = splits["train"]
     parts = [(images[rows], labels[rows]) for rows in divide_by_label(labels, sites)]
-    job = read_job(JOBS / "train_classifier.py")
+    job = read_job(JOB)
     card = {"shape": list(images.shape[1:]), "classes": ["normal", "pneumonia"]}
     weights: Arrays = job.call("initial_weights", card, seed)
     with tempfile.TemporaryDirectory(prefix="sitegate-bench-") as name:
@@ -173,6 +173,7 @@ def measure(
                     dataset=DATASET,
                     runs=rounds + 2,
                     config={**config, "round": (0, 10_000)},
+                    metrics=("loss", "accuracy"),
                 ),
             )
             approve(hospitals, study)
@@ -237,7 +238,7 @@ def auc_of(job: Job, card: dict[str, Any], weights: Arrays, split: Any) -> float
     model.eval()
     with torch.no_grad():
         scores = model(job.call("to_input", np.asarray(images))).double().numpy()
-    return float(exact_measures(scores[:, 1] - scores[:, 0], labels).auc)
+    return exact_measures(scores[:, 1] - scores[:, 0], labels).auc.value
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from federation.submission import Federation, Study
 CLASSES = ("normal", "pneumonia")
 DATASET = "chest-xray"
 RESEARCHER = "researcher@uni.example"
-JOBS = Path(__file__).resolve().parent.parent / "notebooks" / "jobs"
+JOB = Path(__file__).resolve().parent / "benchmark_job.py"
 PHANTOMS = {"train": 4708, "test": 624}
 """As many as PneumoniaMNIST has."""
 DIVISION_SEED, ALPHA, FEWEST, FEWEST_OF_LABEL = 7, 1.0, 200, 10

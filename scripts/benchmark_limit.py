@@ -145,7 +145,7 @@ def average(states: list[State], sizes: list[int]) -> State:
 
 
 def make_model(height: int, width: int, classes: int) -> nn.Module:
-    """The network of `notebooks/jobs/train_classifier.py`."""
+    """The network of `benchmark_job.py`."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),

@@ -88,22 +88,36 @@ def _with_a_name(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
+Rows = dict[str, NDArray[np.int64]]
+"""Split -> which of its images."""
+
+
 def divide(splits: Mapping[str, SplitArrays], hospitals: int) -> list[dict[str, SplitArrays]]:
-    """Each hospital's images.
+    """Each hospital's images and labels, by `divide_rows`."""
+    return [part_of(splits, rows) for rows in divide_rows(splits, hospitals)]
+
+
+def part_of(splits: Mapping[str, SplitArrays], rows: Rows) -> dict[str, SplitArrays]:
+    """Some of the images, and their labels."""
+    return {split: (splits[split][0][:][k], splits[split][1][k]) for split, k in rows.items()}
+
+
+def divide_rows(splits: Mapping[str, SplitArrays], hospitals: int) -> list[Rows]:
+    """Which images are each hospital's.
 
     Training images are divided by a fixed Dirichlet draw, so that the mixes of classes differ;
     images to evaluate on in equal parts, so that every hospital has enough of each class to count.
     """
     rng = np.random.default_rng(DIVISION_SEED)
-    parts: list[dict[str, SplitArrays]] = [{} for _ in range(hospitals)]
-    for split, (images, labels) in splits.items():
+    parts: list[Rows] = [{} for _ in range(hospitals)]
+    for split, (_, labels) in splits.items():
         rows = (
             _by_dirichlet(labels, hospitals, rng)
             if split == "train"
             else _evenly(labels, hospitals, rng)
         )
         for part, index in zip(parts, rows, strict=True):
-            part[split] = (images[:][index], labels[index])
+            part[split] = index
     return parts
 
 

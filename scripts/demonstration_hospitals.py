@@ -18,6 +18,7 @@ from datasites.errors import SiteError
 from datasites.imaging.dicom_phantoms import HEAD_CLASSES
 from datasites.imaging.labels import Labels, read_labels
 from datasites.imaging.sources.folder import Folder
+from datasites.imaging.sources.medmnist import read_groups
 from datasites.imaging.standardise import Standardisation
 from datasites.imaging.text_search import find_tesseract
 from datasites.imaging.workers import Workers
@@ -27,7 +28,15 @@ from datasites.new_site import example_config, example_policy
 from datasites.new_version import Publication, publish_arrays, publish_images
 from datasites.people import generate_password
 from datasites.trial import TrialSite, free_port, roster
-from demonstration_data import TEST_SHARE, divide, draw_phantoms, load_images, write_dicom
+from demonstration_data import (
+    TEST_SHARE,
+    divide,
+    divide_rows,
+    draw_phantoms,
+    load_images,
+    part_of,
+    write_dicom,
+)
 from federation.submission import Federation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,10 +44,18 @@ JOBS = ROOT / "notebooks" / "jobs"
 CLASSES = ("normal", "pneumonia")
 DATASET = "chest-xray"
 HEADS = "head-mr"
+GROUP = "sex"
+"""Whether the model works alike for all: an attribute of the phantoms."""
+EMERGENCY = "emergency-xray"
+"""A name that policies know and nobody has published yet: notebook 11 does."""
 RESEARCHER = "researcher@uni.example"
 BINS = 240
 MINIMUM_COUNT = 5
-TRAINING = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 2}
+RECIPE = {"augmentation": 1.0, "class_weights": "balanced"}
+"""What the training job is told beside its defaults for images of a file: the recipe of
+`pneumonia_study.py`."""
+FOR_PHANTOMS = {"optimizer": "adam", "learning_rate": 0.003, "batch_size": 16, "augmentation": 0.3}
+"""The same for phantoms, of which there are fewer."""
 MORE_HOSPITALS = ("Lakeside", "Hillcrest", "Riverbank", "Northgate", "Parkview")
 
 
@@ -56,6 +73,13 @@ class Demonstration:
     decisions: list[dict[str, str]] = field(default_factory=list)
     refusals: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    password: str = field(default_factory=generate_password, repr=False)
+    """The researcher's, the same at every hospital."""
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the training job is told beside its defaults."""
+        return {**(RECIPE if self.data else FOR_PHANTOMS), "seed": self.seed}
 
     @property
     def data_name(self) -> str:
@@ -83,10 +107,18 @@ def make_hospitals(demonstration: Demonstration, directory: Path) -> None:
 
 def publish_arrays_of(demonstration: Demonstration, file: Path) -> Iterator[str]:
     """Divide a MedMNIST file among the hospitals and publish each part; a line for each."""
-    parts = divide(load_images(file), demonstration.hospitals)
-    for part, site in zip(parts, demonstration.sites, strict=True):
+    splits = load_images(file)
+    subgroups = read_groups(file, splits)
+    rows_of = divide_rows(splits, demonstration.hospitals)
+    for rows, site in zip(rows_of, demonstration.sites, strict=True):
         wanted = _publication("as the file says", Labels(CLASSES))
-        _, card = publish_arrays(site.site, part, wanted, demonstration.data_name)
+        _, card = publish_arrays(
+            site.site,
+            part_of(splits, rows),
+            wanted,
+            demonstration.data_name,
+            subgroups.chosen(rows),
+        )
         yield f"{site.site.config.title:<14} {_images(card)}"
 
 
@@ -102,7 +134,7 @@ def publish_phantoms(demonstration: Demonstration, directory: Path) -> Iterator[
     with Workers() as workers:
         for archive, site in zip(archives, demonstration.sites, strict=True):
             secrets = load_pseudonyms(site.site.keys)
-            labels = read_labels(archive.chest_labels, CLASSES, secrets)
+            labels = read_labels(archive.chest_labels, CLASSES, secrets, groups=(GROUP,))
             wanted = _publication("made by code, free to use", labels, archive.test_share)
             chest = publish_images(site.site, Folder(archive.chest, workers), wanted, workers)
             labels = read_labels(archive.head_labels, HEAD_CLASSES, secrets)
@@ -158,14 +190,14 @@ def _policy(demonstration: Demonstration, strict: bool) -> str:
     """An example policy; its numbers follow the number of rounds that was asked for."""
     kind = "community-hospital" if strict else "university-hospital"
     plain = yaml.safe_load(example_policy(kind).read_text())
-    few = max(demonstration.rounds, demonstration.hospitals + 1) + 2
+    few = max(demonstration.rounds + 2, demonstration.hospitals + 9)  # the notebooks' too
     runs = few if strict else max(60, runs_asked(demonstration))
     plain["runs"] = {"maximum": runs}
     plain["update"]["maximum_total_mb"] = runs * plain["update"]["maximum_mb"]
     # One owner plays all, at once, and changes fewer mock images than a hospital would.
     plain["review"] = {"rehearsal": {**plain["review"]["rehearsal"], "images": 4}}
     plain["arguments"]["epochs"]["high"] = max(20, demonstration.rounds)
-    plain["datasets"] = [DATASET, HEADS]
+    plain["datasets"] = [DATASET, HEADS, EMERGENCY]
     plain["publishing"] = {
         "recognisable_heads": "allow",  # nobody's head
         "text_search": "required" if find_tesseract() else "if installed",
@@ -198,8 +230,9 @@ def start_hospitals(demonstration: Demonstration) -> Federation:
     """Start every site, make the researcher's accounts, and log in."""
     for site in demonstration.sites:
         site.launch()
-    passwords = {site.name: generate_password() for site in demonstration.sites}
     for site in demonstration.sites:
         site.wait_until_up()
-        site.add_account(RESEARCHER, "The researcher", passwords[site.name])
-    return federation.connect(roster(demonstration.sites), email=RESEARCHER, password=passwords)
+        site.add_account(RESEARCHER, "The researcher", demonstration.password)
+    return federation.connect(
+        roster(demonstration.sites), email=RESEARCHER, password=demonstration.password
+    )

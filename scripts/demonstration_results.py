@@ -15,15 +15,12 @@ import federation
 from datasites.files import write_private
 from demonstration_hospitals import (
     CLASSES,
-    DATASET,
-    MINIMUM_COUNT,
-    TRAINING,
     Demonstration,
 )
-from federation.evaluation import Evaluation, exact_measures
-from federation.report import ReportContent, write_report
+from federation.evaluation import Evaluation
+from federation.measures import exact_measures
 from federation.submission import Federation, Study
-from policies.arrays import Arrays, arrays_sha256
+from policies.arrays import Arrays
 
 
 def in_order(measured: dict[str, Evaluation]) -> list[str]:
@@ -48,7 +45,7 @@ def summarise(
     """What `summary.json` holds."""
 
     def collect(measure: str) -> dict[str, Any]:
-        value = {name: float(getattr(m.overall, measure)) for name, m in measured.items()}
+        value = {name: float(getattr(m.overall, measure).value) for name, m in measured.items()}
         names = [site.name for site in demonstration.sites]
         return {
             "federated": value["federated"],
@@ -79,16 +76,17 @@ def measure_on(train: Study, weights: Arrays, split: Any, file: Path) -> dict[st
     """The global model on a file's test split, here: exact, from the scores themselves."""
     images, labels = split
     card = {"shape": list(images.shape[1:]), "classes": list(CLASSES)}
-    model = train.job.call("build_model", card)
+    config = train.job.call("defaults")
+    model = train.job.call("build_model", card, config)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     model.eval()
     with torch.no_grad():
-        output = model(train.job.call("to_input", images)).double().numpy()
+        output = model(train.job.call("to_input", images, config)).double().numpy()
     measures = exact_measures(output[:, 1] - output[:, 0], labels)
     return {
         "data": file.name,
-        "auc": measures.auc,
-        "accuracy": measures.accuracy,
+        "auc": measures.auc.value,
+        "accuracy": measures.accuracy.value,
         "images": measures.images,
     }
 
@@ -100,6 +98,7 @@ def write_results(
     result: federation.RoundsResult,
     measured: dict[str, Evaluation],
     by_round: pd.DataFrame,
+    subgroups: federation.Subgroups | None,
     summary: dict[str, Any],
 ) -> None:
     """Write the global model, the summary and the report."""
@@ -108,88 +107,47 @@ def write_results(
     write_private(
         folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode(), mode=0o644
     )
-    titles = {site.name: site.title for site in sites}
-    write_report(
-        folder / "report.html",
-        ReportContent(
+    config = {**train.job.call("defaults"), **demonstration.training}
+    federation.report(
+        train,
+        result,
+        federation.Comparison(
+            {model_title(demonstration, name): measured[name] for name in in_order(measured)}
+        ),
+        folder=folder,
+        words=federation.Words(
             title=f"Pneumonia on chest X-rays: {len(sites)} hospitals, federated",
             question="Does a model that is trained at all hospitals, without moving an image, do "
             "better than each hospital's own, and how far is it from one trained on all images "
             "in one place?",
-            sites=[_site_facts(demonstration, sites, name, train) for name in sites.names],
-            history=result.history.frame().rename(index=titles, level="site"),
-            auc_by_round=by_round,
-            measures={
-                measure: _columns(demonstration, measured, measure)
-                for measure in ("auc", "accuracy")
-            },
-            refusals=demonstration.refusals,
-            privacy="Updates left as computed, without added noise: each hospital's policy says "
-            "so in writing (privacy.mode: none).",
+            intended_use="To show what Sitegate does. Not for patients.",
+            limits="A demonstration: small images, few of them, no clinical evaluation.",
             notes=[
-                "Pooled training is possible only because this is a demonstration.",
-                "AUC and accuracy inside the hospitals come from counts of images in bins of the "
-                f"score; cells of fewer than {MINIMUM_COUNT} images are merged before they leave.",
-                f"Images: {demonstration.data_name}, divided by a fixed Dirichlet draw.",
-            ],
-            provenance={
-                "Global weights, sha256": summary["weights_sha256"],
-                "Training job, sha256": train.job.sha256,
-                "Initial weights, sha256": arrays_sha256(
-                    train.job.call(
-                        "initial_weights",
-                        sites[sites.names[0]].dataset(DATASET).card,
-                        demonstration.seed,
-                    )
-                ),
-                "Seed": str(demonstration.seed),
-                "Images": _describe_data(demonstration),
-                "Arguments": json.dumps(TRAINING),
-            },
-            audit=[
-                {
-                    "title": titles[name],
-                    "lines": found["lines"],
-                    "verified": found["verified"],
-                    "public_key": demonstration.site(name).public_key,
-                }
-                for name, found in summary["audit"].items()
+                f"Images: {_describe_data(demonstration)}, divided by a fixed Dirichlet draw.",
+                "The people of the hospitals were played by a program.",
             ],
         ),
+        config=config,
+        auc_by_round=by_round,
+        subgroups=subgroups,
+        decisions={name: _decision(demonstration, name) for name in sites.names},
+        refusals=demonstration.refusals,
+        audit=[
+            {
+                "title": sites[name].title,
+                "lines": found["lines"],
+                "verified": found["verified"],
+                "public_key": demonstration.site(name).public_key,
+            }
+            for name, found in summary["audit"].items()
+        ],
     )
 
 
-def _site_facts(
-    demonstration: Demonstration, sites: Federation, name: str, train: Study
-) -> dict[str, Any]:
-    site = sites[name]
-    card = site.dataset(DATASET).card
-    counts = card["counts"]["train"]
-    images = None if None in counts.values() else sum(counts.values())
+def _decision(demonstration: Demonstration, name: str) -> str:
+    """How a hospital decided about the training job, in the order in which it did."""
     own = [d for d in demonstration.decisions if d["site"] == name and d["job"].startswith("train")]
-    return {
-        "title": site.title,
-        "images": images,
-        "class_counts": counts,
-        "decision": "; then ".join(d["decision"] for d in own),
-        "policy": site.policy.title,
-        "request": f"R-{train.requests[name]}",
-    }
-
-
-def _columns(
-    demonstration: Demonstration, measured: dict[str, Evaluation], measure: str
-) -> dict[str, dict[str, float]]:
-    return {
-        model_title(demonstration, model): {
-            **{
-                site.site.config.title: float(getattr(measured[model].sites[site.name], measure))
-                for site in demonstration.sites
-            },
-            "all": float(getattr(measured[model].overall, measure)),
-        }
-        for model in in_order(measured)
-    }
+    return "; then ".join(d["decision"] for d in own)
 
 
 def _describe_data(demonstration: Demonstration) -> str:

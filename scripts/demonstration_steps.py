@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,9 +34,10 @@ from demonstration_hospitals import (
     BINS,
     CLASSES,
     DATASET,
+    GROUP,
     JOBS,
     MINIMUM_COUNT,
-    TRAINING,
+    ROOT,
     Demonstration,
     make_hospitals,
     prove_cages,
@@ -45,14 +47,17 @@ from demonstration_hospitals import (
     start_hospitals,
     training_arrays,
 )
+from demonstration_notebooks import write_for_notebooks
 from demonstration_results import in_order, measure_on, model_title, summarise, write_results
 from federation.evaluation import Evaluation
 from federation.job import LocalData
+from federation.subgroups import Subgroups
 from federation.submission import Federation, Study
 from federation.terms import Wanted
 from policies.arrays import Arrays
 
 out = Console(highlight=False)
+FIRST = "notebooks/01_meet_the_sites.ipynb"
 
 
 def main(
@@ -123,7 +128,7 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
 
             out.print(f"4/6  Federated averaging, rounds: {demonstration.rounds}")
             clock = time.monotonic()
-            config = {**TRAINING, "epochs": 1, "seed": demonstration.seed, "round": 0}
+            config = {**train.job.call("defaults"), **demonstration.training}
             weights_by_round: list[Arrays] = []
             result = federation.run_rounds(
                 train,
@@ -140,6 +145,7 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
             models["pooled"] = _train_pooled(demonstration, train, weights, config)
             measured = _measure(final, models)
             by_round = _follow(follow, weights_by_round)
+            subgroups = _measure_groups(final, result.weights, first_round=len(models) + 1)
             _print_table(demonstration, measured)
 
             with _step(demonstration, 6, "Verifying the audit logs, writing the report …", ""):
@@ -148,7 +154,9 @@ def _run(demonstration: Demonstration, tested: Any, test_data: Path | None, keep
             summary = summarise(demonstration, result, measured, audit)
             if tested is not None and test_data is not None:
                 summary["test"] = measure_on(train, result.weights, tested["test"], test_data)
-            write_results(demonstration, sites, train, result, measured, by_round, summary)
+            write_results(
+                demonstration, sites, train, result, measured, by_round, subgroups, summary
+            )
             _print_end(demonstration, summary)
             if keep:
                 _leave_running(demonstration, sites, final)
@@ -188,7 +196,7 @@ def _submit_all(
     """Submit the training job and two evaluations; have them decided."""
     job = federation.read_job(JOBS / "train_classifier.py")
     card = next(iter(sites)).dataset(DATASET).card
-    weights: Arrays = job.call("initial_weights", card, demonstration.seed)
+    weights: Arrays = job.call("initial_weights", card, {"seed": demonstration.seed})
     rounds = demonstration.rounds
     train = federation.Study(
         sites,
@@ -200,9 +208,9 @@ def _submit_all(
             dataset=DATASET,
             runs=runs_asked(demonstration),
             config={
-                **TRAINING,
+                **job.call("defaults"),
+                **demonstration.training,
                 "epochs": (1, max(2, rounds)),
-                "seed": demonstration.seed,
                 "round": (0, rounds),
             },
         ),
@@ -211,10 +219,12 @@ def _submit_all(
     follow = federation.Study(
         sites, evaluate, _evaluation(weights, "follow the AUC round by round", rounds + 2)
     )
+    groups = card.get("groups", {}).get(GROUP, ())
+    runs = demonstration.hospitals + 3 + len(groups)
     final = federation.Study(
         sites,
         evaluate,
-        _evaluation(weights, "evaluate the final models", demonstration.hospitals + 3),
+        _evaluation(weights, "evaluate the final models", runs, [GROUP] if groups else []),
     )
     for name in sites.names:
         _decide(demonstration, train, name, "train_classifier")
@@ -225,7 +235,7 @@ def _submit_all(
     return train, follow, final, weights
 
 
-def _evaluation(weights: Arrays, title: str, runs: int) -> Wanted:
+def _evaluation(weights: Arrays, title: str, runs: int, by: Sequence[str] = ()) -> Wanted:
     return federation.evaluation_terms(
         weights,
         title=title,
@@ -235,6 +245,7 @@ def _evaluation(weights: Arrays, title: str, runs: int) -> Wanted:
         classes=len(CLASSES),
         bins=BINS,
         config={"split": "test", "minimum_count": MINIMUM_COUNT},
+        by=by,
     )
 
 
@@ -266,14 +277,15 @@ def _decide(
         number = study.submit(name, runs=allowed)
         line += f"resubmitted with {allowed} runs → "
     sheet = site.control.request(number)
-    passed = sum(f["severity"] != "refuse" for f in sheet["findings"])
+    severities = Counter(f["severity"] for f in sheet["findings"])
+    read = f", {severities['read']} to read" if severities["read"] else ""
     reason = "within our policy, and the text is what the title says"
     site.decide(number, "approve", reason)
     demonstration.decisions.append(
         {"site": name, "job": title, "decision": "approved", "reason": reason}
     )
     if not quiet:
-        said = f"approved by its data owner ({passed} rules pass)"
+        said = f"approved by its data owner ({severities['pass']} rules pass{read})"
         out.print(line + said, markup=False, soft_wrap=True)
 
 
@@ -308,14 +320,21 @@ def _measure(final: Study, models: dict[str, Arrays]) -> dict[str, Evaluation]:
     }
 
 
+def _measure_groups(final: Study, weights: Arrays, first_round: int) -> Subgroups | None:
+    """The shared model by subgroup, where the hospitals were asked for it."""
+    if "by" not in final.wanted.arguments:
+        return None
+    config = {"split": "test", "minimum_count": MINIMUM_COUNT, "bins": BINS}
+    return federation.evaluate_groups(final, weights, config, by=GROUP, first_round=first_round)
+
+
 def _follow(follow: Study, weights_by_round: list[Arrays]) -> pd.DataFrame:
     config = {"split": "test", "minimum_count": MINIMUM_COUNT, "bins": BINS}
     rows = {}
     for number, weights in enumerate(weights_by_round, start=1):
         measured = federation.evaluate(follow, weights, config, round_number=number)
         rows[number] = measured.frame()["auc"]
-    frame = pd.DataFrame(rows).T.rename_axis("round")
-    return frame.rename(columns={s.name: s.title for s in follow.federation})
+    return pd.DataFrame(rows).T.rename_axis("round")
 
 
 def _print_table(demonstration: Demonstration, measured: dict[str, Evaluation]) -> None:
@@ -326,8 +345,8 @@ def _print_table(demonstration: Demonstration, measured: dict[str, Evaluation]) 
     table.add_column("over all", justify="right", style="bold")
     for model in in_order(measured):
         row = measured[model]
-        cells = [f"{row.sites[s.name].auc:.3f}" for s in demonstration.sites]
-        table.add_row(model_title(demonstration, model), *cells, f"{row.overall.auc:.3f}")
+        cells = [f"{row.sites[s.name].auc.value:.3f}" for s in demonstration.sites]
+        table.add_row(model_title(demonstration, model), *cells, f"{row.overall.auc.value:.3f}")
     out.print(table)
 
 
@@ -363,19 +382,30 @@ def _print_end(demonstration: Demonstration, summary: dict[str, Any]) -> None:
 
 
 def _leave_running(demonstration: Demonstration, sites: Federation, final: Study) -> None:
-    """Leave a request for the reader to decide, and wait for Ctrl-C."""
+    """Leave a request to decide and the files of the notebooks, and wait for Ctrl-C."""
     site = demonstration.sites[0]
     again = federation.Study(sites, final.job, final.wanted)
     number = again.submit(site.name)
+    folder = site.site.path.parent
+    write_for_notebooks(folder, demonstration.sites, demonstration.password)
     shown = os.path.relpath(site.site.path)
+    usual = folder == ROOT / "out" / "sites"
+    jupyter, first = (os.path.relpath(ROOT / n) for n in (".venv/bin/jupyter", FIRST))
+    elsewhere = "" if usual else "; say so in their first cells, which expect out/sites"
     out.print(
-        f"\nThe sites stay up until you press Ctrl-C. {site.site.config.title} has a new request. "
-        "In another terminal:\n"
+        "\nThe sites stay up until you press Ctrl-C here. In another terminal, in this folder:\n"
+        f"  {jupyter} lab {first}\n"
+        "    01 to 05 are a researcher's notebooks, 11 and 12 a data owner's, 21 and 22 for "
+        "compliance.\n"
+        "    03 waits until 12 has been run in another tab: there you decide as the hospitals.\n"
+        f"    They find addresses and passwords in {os.path.relpath(folder)}, which only you can "
+        f"read{elsewhere}.\n"
+        f"\nOr in the terminal: {site.site.config.title} has a new request, R-{number}.\n"
         f"  export SITEGATE_SITE={shown} SITEGATE_PERSON={site.owner}\n"
         "  .venv/bin/sitegate request list\n"
         f"  .venv/bin/sitegate request show R-{number}\n"
-        f'  .venv/bin/sitegate request approve R-{number} --reason "…"      '
-        f"password: {site.owner_password}\n"
+        f'  .venv/bin/sitegate request approve R-{number} --reason "…"\n'
+        f"    (it asks for the password of {site.owner}: {site.owner_password})\n"
         f"  .venv/bin/sitegate audit show --subject R-{number}\n"
         "  .venv/bin/sitegate audit verify",
         markup=False,
