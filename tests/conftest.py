@@ -13,13 +13,14 @@ with warnings.catch_warnings():  # syft 0.9.5 warns about its own imports
 
 
 from federation.submission import Federation
-from hospitals import Hospital, make_hospital, start
+from hospitals import Hospital, all_arguments, make_hospital, start
 
 
 @pytest.fixture(scope="session")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     """One running site with small random images; accounts rita@ and mallory@uni.example."""
-    made = make_hospital(tmp_path_factory.mktemp("hospital") / "site")
+    folder = tmp_path_factory.mktemp("hospital")
+    made = make_hospital(folder / "site", arguments=all_arguments())
     try:
         start(made)
         yield made
@@ -35,7 +36,8 @@ def rita(hospital: Hospital) -> Federation:
 
 LONGEST = (
     "test_demonstration.py", "test_readme.py", "test_benchmarks.py", "test_canaries.py",
-    "test_pacs_publishing.py",
+    "test_pacs_publishing.py", "test_notebooks.py", "test_pneumonia_study.py",
+    "test_tissue_study.py",
 )  # fmt: skip
 """Files that take minutes; they come first, so that no process waits for one of them at the end."""
 

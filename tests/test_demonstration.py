@@ -45,7 +45,7 @@ def test_demo_leaves_summary_model_report_and_logs(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "DENIED  runs.maximum: 13 runs asked for, at most 5 allowed" in done.stdout
+    assert "DENIED  runs.maximum: 13 runs asked for, at most 11 allowed" in done.stdout
     assert "chains intact, signatures valid" in done.stdout
     assert processes_below(tmp_path) == []
     check_what_is_left(tmp_path)
@@ -75,6 +75,7 @@ def check_what_is_left(folder: Path) -> None:
         )
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 4
+    assert "F at St Mary" in page  # the shared model by subgroup
     assert not re.search(r'(src|href)="https?:', page)
 
 

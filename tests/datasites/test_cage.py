@@ -20,6 +20,7 @@ from datasites.sandbox.bubblewrap import TRUSTED_FILES, Bubblewrap, find_bubblew
 from datasites.sandbox.cage import HEADER_BYTES, Cage, RunFailed, RunResult, RunText, RunTrace
 from datasites.sandbox.worker import ERRORS, TRACED
 from federation.job import Job, read_job
+from federation.terms import EVALUATION_METRICS
 from policies.arrays import Arrays, arrays_sha256, pack
 from policies.contract import ArrayContract, Contract
 from policies.sections import SandboxRule
@@ -652,7 +653,7 @@ def test_run_has_no_network(walled: Cage) -> None:
 def torch_job(name: str) -> tuple[Job, Arrays]:
     job = read_job(JOBS / f"{name}.py")
     card = {"shape": [8, 8], "classes": ["normal", "pneumonia"]}
-    return job, read_job(JOBS / "train_classifier.py").call("initial_weights", card, 0)
+    return job, read_job(JOBS / "train_classifier.py").call("initial_weights", card, {"seed": 0})
 
 
 def declared(weights: Arrays) -> dict[str, ArrayContract]:
@@ -663,14 +664,14 @@ def declared(weights: Arrays) -> dict[str, ArrayContract]:
 
 
 CONFIG = {
-    "learning_rate": 0.05, "momentum": 0.9, "epochs": 2, "batch_size": 32, "shift": 1,
-    "seed": 3, "round": 1,
+    "learning_rate": 0.05, "epochs": 2, "batch_size": 32, "augmentation": 0.5, "seed": 3,
+    "round": 1,
 }  # fmt: skip
 
 
 def train(cage: Cage, **changes: Any) -> RunResult:
     job, weights = torch_job("train_classifier")
-    contract = Contract(weights=declared(weights), metrics=("loss", "accuracy"))
+    contract = Contract(weights=declared(weights), metrics=("loss", "accuracy", "steps"))
     text = RunText(job.text, job.entry, {**CONFIG, **changes}, pack(weights))
     return cage.run(text, contract, LIMITS.model_copy(update={"memory_mb": 1024}))
 
@@ -709,7 +710,7 @@ def test_optimizers_import_no_compiler(walled: Cage, name: str) -> None:
             optimizer.step(loss)
         torch.optim.lr_scheduler.StepLR(optimizer, 1).step()
         optimizer.load_state_dict(optimizer.state_dict())
-        found = {{"falls": float(loss()) < before, "there": "torch._dynamo.utils" in sys.modules}}
+        found = {{"falls": float(loss()) < before, "there": "torch._dynamo.config" in sys.modules}}
         """
     assert numbers(walled, body) == {"falls": 1, "there": 0}
 
@@ -724,18 +725,31 @@ def test_who_asks_for_the_compiler_gets_it(walled: Cage) -> None:
     assert numbers(walled, body) == {"sum": 6, "whole": 1}
 
 
+def test_models_of_torchvision_are_there_when_a_run_starts(walled: Cage) -> None:
+    """Imported once by the warm parent, and without the compiler that they would bring."""
+    body = """
+        import sys
+        there = "torchvision.models.mobilenetv2" in sys.modules
+        from torchvision.models import mobilenet_v2
+        shape = mobilenet_v2(num_classes=3).classifier[1].weight.shape
+        compiler = "torch._dynamo.config" in sys.modules
+        found = {"there": there, "outputs": shape[0], "compiler": compiler}
+        """
+    assert numbers(walled, body) == {"there": 1, "outputs": 3, "compiler": 0}
+
+
 def test_evaluation_leaves_counts_only(walled: Cage) -> None:
     job, weights = torch_job("evaluate_classifier")
     contract = Contract(
         inputs=declared(weights),
-        counts={"scores": ArrayContract(shape=(2, 40), dtype="int64")},
-        metrics=("loss",),
+        counts={"scores": ArrayContract(shape=(1, 2, 40), dtype="int64")},
+        metrics=EVALUATION_METRICS,
     )
     config = {"split": "test", "bins": 40, "minimum_count": 5}
     text = RunText(job.text, job.entry, config, pack(weights))
     update = walled.run(text, contract, LIMITS.model_copy(update={"memory_mb": 1024})).update
     assert update.weights == {}
-    assert set(update.metrics) == {"loss"}
+    assert set(update.metrics) == set(EVALUATION_METRICS)
     assert update.counts["scores"].sum() == update.examples == 60
     assert ((update.counts["scores"] == 0) | (update.counts["scores"] >= 5)).all()
 

@@ -26,6 +26,7 @@ from datasites.catalogue import (
 )
 from datasites.dataset_facts import dataset_facts
 from datasites.errors import DatasetError
+from datasites.imaging.subgroups import Subgroups
 
 ROOT = Path(__file__).parents[2]
 
@@ -309,3 +310,52 @@ def test_handle_names_the_version_and_holds_no_data() -> None:
     assert handle("chest-xray", "0" * 64) == {
         "dataset": "chest-xray", "version": "sha256:" + "0" * 64,
     }  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- subgroups
+
+
+def subgroups(**members: list[int]) -> Subgroups:
+    """The sex of images: 0 `F`, 1 `M`, -1 not known."""
+    places = {split: {"sex": np.array(column, np.int8)} for split, column in members.items()}
+    return Subgroups({"sex": ("F", "M")}, places)
+
+
+def test_a_version_without_subgroups_is_what_it_was_before_there_were_any(tmp_path):
+    version, card = write(tmp_path)
+    assert version == "0fa5746e7287e1aca38f80c2565772f9bc02d8fe938cc382dfd660467182bc49"
+    assert write(tmp_path, subgroups=Subgroups({}, {})) == (version, card)
+    assert "group" not in (tmp_path / version / "card.json").read_text()
+    assert read_card(tmp_path, version).groups == {}
+
+
+def test_subgroups_are_arrays_of_the_version_and_counted_in_the_card(tmp_path):
+    known = {"train": [0, 1] * 60, "test": [0] * 56 + [1] * 4}
+    version, card = write(tmp_path, subgroups=subgroups(**known))
+    assert card.groups == {"sex": ("F", "M")}
+    assert card.group_counts == {
+        "train": {"sex": {"F": 60, "M": 60}},
+        "test": {"sex": {"F": None, "M": None}},  # 60 less 56 would tell the 4
+    }
+    assert read_card(tmp_path, version) == card
+    for split, column in known.items():
+        stored = np.load(tmp_path / version / f"{split}_group_sex.npy")
+        assert (stored.dtype, stored.tolist()) == (np.int8, column)
+    other, _ = write(tmp_path, subgroups=subgroups(train=[1, 0] * 60, test=known["test"]))
+    assert other != version
+    path = tmp_path / version / "train_group_sex.npy"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    assert not is_intact(tmp_path, version)
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"train": [0] * 120}, "--group sex: test has 60 images; give each one its place"),
+        ({"train": [0] * 119, "test": [0] * 60}, "--group sex: train has 120 images; give each"),
+        ({"train": [2] * 120, "test": [0] * 60}, "--group sex: a place of train is 2 or 2; -1 to"),
+    ],
+)
+def test_subgroups_that_do_not_fit_the_images_are_refused(tmp_path, members, sentence):
+    assert refusal(tmp_path, subgroups=subgroups(**members)).startswith(sentence)

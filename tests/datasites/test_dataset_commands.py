@@ -11,10 +11,12 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -779,3 +781,60 @@ def test_the_wrong_options_are_wrong_usage(arguments: list[str]) -> None:
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert "Usage: " in done.stderr
+
+
+# ----------------------------------------------------------------------------------- subgroups
+
+
+def test_a_column_of_the_table_becomes_a_subgroup(place: Path, tmp_path: Path) -> None:
+    site = make(tmp_path / "site")
+    table = str(place / "labels.csv")
+    told = json.loads(
+        run(
+            *publish_command(site, place / "images", labels=table, size="28", group="sex"), "--json"
+        )
+    )
+    assert told["card"]["groups"] == {"sex": ["F", "M"]}
+    drawn = Counter(dcmread(file).PatientSex for file in (place / "images").rglob("*.dcm"))
+    (version,) = versions_on_disk(site.datasets)
+    found: Counter[str] = Counter()
+    for split in told["card"]["counts"]:
+        places = np.load(site.datasets / version / f"{split}_group_sex.npy")
+        found.update("FM"[k] for k in places)
+    assert found == drawn
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"group": "height"}, "--group height: labels.csv has no such column beside those of"),
+        ({"group": "label"}, "--group label: labels.csv has no such column beside those of"),
+        ({"group": "Sex"}, "--group is `Sex`; the name of a subgroup is a small letter and up to"),
+        ({"group": "many", "labels": "many.csv"}, "--group many: it has 60 different values; 1 to"),
+    ],
+)
+def test_columns_that_are_no_subgroup_are_refused(
+    place: Path, empty: Site, changes: dict[str, str], sentence: str
+) -> None:
+    with (place / "labels.csv").open() as file, (place / "many.csv").open("w") as many:
+        head, *rows = csv.reader(file)
+        csv.writer(many).writerows([[*head, "many"], *([*row, row[0]] for row in rows)])
+    given = {"labels": "labels.csv", "size": "28", **changes}
+    given["labels"] = str(place / given["labels"])
+    assert sentence in refused(1, *publish_command(empty, place / "images", **given))
+    del given["labels"]
+    told = refused(2, *publish_command(empty, place / "images", **given))
+    assert "--group names columns of --labels; give that CSV too" in told
+
+
+def test_subgroups_of_an_npz_are_read_from_it(tmp_path: Path) -> None:
+    site, file = make(tmp_path / "site"), tmp_path / "phantoms.npz"
+    run("phantoms", file, "--count", "60")
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    for split in ("train", "val", "test"):
+        count = len(content[f"{split}_labels"])
+        content[f"{split}_group_sex"] = np.array(["F", "M"])[np.arange(count) % 2]
+    np.savez(file, **content)
+    told = json.loads(run(*publish_command(site, file), "--json"))
+    assert told["card"]["group_counts"]["train"] == {"sex": {"F": 30, "M": 30}}

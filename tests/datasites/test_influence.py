@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datasites.influence import Probe, measure_influence
+from datasites.influence import Influence, Probe, measure_influence
 from policies.update_rules import Update
 
 RNG = np.random.default_rng(1)
@@ -50,6 +50,9 @@ def test_training_like_results_move_with_every_image_alike() -> None:
     assert found.largest_share < 0.3
     assert not found.suspicious
     assert found.in_words().startswith("8 of 8 changed images move the result")
+    assert found.in_words().endswith("(if all moved it alike: 12%; suspicious: more than 50%)")
+    few = Influence(3, 3, 0.6, 0, repeatable=True)
+    assert few.in_words().endswith("(if all moved it alike: 33%; too few images to suspect)")
 
 
 def test_stored_pixels_are_found_in_the_returned_numbers() -> None:

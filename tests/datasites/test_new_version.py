@@ -77,7 +77,7 @@ def chests(folder: Path, count: int = 60, seed: int = 0, maker: str = "aster") -
 
 def titles_in(table: Path) -> dict[str, str]:
     with table.open(encoding="utf-8") as file:
-        return dict(list(csv.reader(file))[1:])
+        return {row[0]: row[1] for row in list(csv.reader(file))[1:]}
 
 
 def csv_file(path: Path, head: str, rows: Mapping[str, str]) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pydicom import dcmread
 
 import factories
 from datasites import withdrawal
@@ -332,3 +333,20 @@ def test_what_the_site_remembers_is_readable_by_its_user_only(site, tmp_path, wo
     withdraw_patient(site, NAME, "MRN-0007", "olga")
     for path in [site.lineages, *site.lineages.iterdir()]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path.name
+
+
+def test_subgroups_stay_with_the_images_that_are_left(site, tmp_path, workers):
+    folder, key = images(tmp_path / "images", range(30)), load_pseudonyms(site.keys).key
+    files = sorted(folder.rglob("*.dcm"))
+    keys = [key("sop", str(dcmread(file).SOPInstanceUID)) for file in files]
+    sex = {name: "FM"[k % 2] for k, name in enumerate(keys)}
+    classes = {n: frozenset({file.parent.name}) for n, file in zip(keys, files, strict=True)}
+    labels = Labels(CLASSES, "sop", classes, groups={"sex": ("F", "M")}, members={"sex": sex})
+    publish(site, folder, workers, labels=labels)
+    done = withdraw_patient(site, NAME, "MRN-0003", "olga")
+    assert read_card(site.datasets, done.new).groups == {"sex": ("F", "M")}
+    members = read_lineage(site.lineages, done.new).members
+    assert len(members) == 58
+    for member in members:
+        place = np.load(site.datasets / done.new / f"{member.split}_group_sex.npy")[member.row]
+        assert "FM"[place] == sex[member.instance]

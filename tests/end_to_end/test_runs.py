@@ -16,7 +16,7 @@ import factories
 import federation
 from datasites.audit_log import read_events
 from datasites.errors import SiteError
-from federation.errors import ConnectionLostError, FederationError, RefusedError
+from federation.errors import ConnectionLostError, FederationError, PolicyWarning, RefusedError
 from policies.contract import Bound
 
 SLOW_JOB = """\
@@ -110,12 +110,11 @@ def test_researcher_reads_state_reason_and_budget(hospital, rita):
 
 
 def test_the_hospital_sees_the_findings_that_the_researcher_was_shown(hospital, rita):
-    study = hospital.submit(
-        rita,
-        "# Opens a file.\ndef train(data, weights, config):\n    return open('/etc/passwd')",
-        approve=False,
-        runs=101,
-    )
+    text = "# Opens a file.\ndef train(data, weights, config):\n    return open('/etc/passwd')"
+    with pytest.warns(
+        PolicyWarning, match=r"nobody at St Mary's can approve .*, as far as .* job\.calls"
+    ):
+        study = hospital.submit(rita, text, approve=False, runs=101)
     here = rita.check(study.job, study.wanted)
     sheet = hospital.trial.control.request(study.requests["st-marys"])
     assert here["rule"].tolist() == [f["rule"] for f in sheet["findings"]]
@@ -124,6 +123,12 @@ def test_the_hospital_sees_the_findings_that_the_researcher_was_shown(hospital, 
     with pytest.raises(SiteError, match="cannot be approved under policy test v1"):
         hospital.decide(study, "approve")
     assert study.states() == {"st-marys": "pending"}
+    with pytest.raises(RefusedError, match="the policy forbids to approve it") as asked:
+        hospital.run(study)
+    assert "runs.maximum: resubmit with runs=100 or fewer" in asked.value.reasons
+    with pytest.warns(PolicyWarning, match="can approve"):
+        again = study.resubmit(study.job, ["st-marys"])
+    assert again.states() == {"st-marys": "pending"}
 
 
 def test_same_run_id_is_answered_again_with_the_same_update_and_charged_once(hospital, rita):
@@ -158,9 +163,8 @@ def test_a_wrong_password_is_logged_under_the_persons_name_and_the_request(hospi
     number = study.requests["st-marys"]
     with pytest.raises(SiteError, match="the e-mail address or the password is wrong"):
         hospital.trial.control.decide(number, "approve", hospital.trial.owner, "guess", "why")
-    last = list(read_events(hospital.trial.site.audit))[-1]
-    seen = (last["event"], last["actor"], last["subject"])
-    assert seen == ("login refused", hospital.trial.owner, f"R-{number}")
+    refused = [e for e in read_events(hospital.trial.site.audit) if e["event"] == "login refused"]
+    assert (refused[-1]["actor"], refused[-1]["subject"]) == (hospital.trial.owner, f"R-{number}")
 
 
 def test_an_account_without_an_address_is_refused_in_a_sentence(hospital):

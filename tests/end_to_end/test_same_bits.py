@@ -12,10 +12,10 @@ from datasites.new_site import example_policy
 from datasites.trial import roster
 from federation.job import read_job
 from federation.rounds import RoundsResult
-from hospitals import JOBS, Hospital, make_hospital, start
+from hospitals import JOBS, Hospital, make_hospital, running
 from policies.document import load_policy
 
-CONFIG = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "shift": 2, "epochs": 1}
+CONFIG = {"learning_rate": 0.05, "batch_size": 32, "augmentation": 1.0, "epochs": 1}
 SHARES = {"st-marys": 120, "north-clinic": 60, "seaside": 90}
 
 
@@ -30,23 +30,18 @@ def three_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[H
                       update=update)
         for name, count in SHARES.items()
     ]  # fmt: skip
-    try:
-        for hospital in hospitals:
-            start(hospital)
+    with running(hospitals):
         yield hospitals
-    finally:
-        for hospital in hospitals:
-            hospital.trial.stop()
 
 
 def train(hospitals: list[Hospital], seed: int, *, killed: Hospital | None = None) -> str:
-    """SHA-256 of the weights after three rounds; `killed` dies after each and starts again."""
+    """SHA-256 of the weights after two rounds; `killed` dies between them and starts again."""
     sites = federation.connect(
         roster([h.trial for h in hospitals]), email="rita@uni.example", password=factories.PASSWORD
     )
     job = read_job(JOBS / "train_classifier.py")
     card = sites["st-marys"].dataset("chest-xray").card
-    weights = job.call("initial_weights", card, seed)
+    weights = job.call("initial_weights", card, {"seed": seed})
     config = {**CONFIG, "seed": seed}
     terms = federation.training_terms(
         weights, title="train", purpose="a test", dataset="chest-xray", runs=5,
@@ -57,13 +52,13 @@ def train(hospitals: list[Hospital], seed: int, *, killed: Hospital | None = Non
         hospital.decide(study, "approve")
 
     def after_round(number: int, _: RoundsResult) -> None:
-        if killed is not None and number < 3:
+        if killed is not None and number < 2:
             killed.trial.kill()
             killed.trial.launch()
             killed.trial.wait_until_up()
 
     result = federation.run_rounds(
-        study, weights, {**config, "round": 0}, rounds=3, after_round=after_round, progress=False
+        study, weights, {**config, "round": 0}, rounds=2, after_round=after_round, progress=False
     )
     return result.weights_sha256
 

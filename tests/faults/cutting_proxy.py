@@ -47,7 +47,7 @@ class CuttingProxy:
     """
 
     def __init__(self, port: int, *, idle_s: float | None = None) -> None:
-        self._target, self._idle_s = port, idle_s
+        self._target, self.idle_s = port, idle_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._cut: Cut | None = None
@@ -92,7 +92,7 @@ class CuttingProxy:
                     way = found
                     break
                 ready, _, _ = select.select([client, site], [], [], 0.05)
-                if self._idle_s is not None and time.monotonic() - last > self._idle_s:
+                if self.idle_s is not None and time.monotonic() - last > self.idle_s:
                     self.cuts += 1
                     break
                 for one in ready:

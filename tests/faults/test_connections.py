@@ -59,8 +59,8 @@ def test_a_call_whose_connection_is_cut_is_answered_the_same_and_charged_once(
     monkeypatch: pytest.MonkeyPatch,
     tried: Callable[[int], None],
 ) -> None:
-    monkeypatch.setattr(federation.sites, "ANSWER_S", 3)
-    monkeypatch.setattr(federation.sites, "CONNECT_S", 3)
+    monkeypatch.setattr(federation.sites, "ANSWER_S", 8)
+    monkeypatch.setattr(federation.sites, "CONNECT_S", 8)
     wide = ArrayContract(shape=(50_000,), dtype="float32")
     studies = [
         hospital.submit(
@@ -110,18 +110,19 @@ def test_a_long_run_goes_on_behind_a_proxy_that_cuts_idle_connections(
     """The fragile site says in time that a run is under way; the other waits for it too long."""
     seen: dict[str, Study] = {}
     for one in (fragile, hospital):
-        proxy = CuttingProxy(one.trial.site.config.port, idle_s=1.0)
+        proxy = CuttingProxy(one.trial.site.config.port)
         study = through(one, one.submit(one.connect(), SLOW_JOB), proxy.port)
+        proxy.idle_s = 2.5
         seen[one.trial.name] = study
         if one is fragile:
-            after, record = one_round(study, factories.weights(), 1, {"rate": 0.4}, 0.5)
-            assert record.seconds > 2 * 1.0
+            after, record = one_round(study, factories.weights(), 1, {"rate": 0.9}, 0.5)
+            assert record.seconds > 2.5
             np.testing.assert_array_equal(after["w"], [0, 2, 4, 6])
             assert proxy.cuts <= 1  # one that lay idle after the study was taken up
         else:
             with pytest.raises(BelowQuorumError, match="does not answer"):
-                one_round(study, factories.weights(), 1, {"rate": 0.4}, 0.5)
-            after, _ = one_round(study, factories.weights(), 1, {"rate": 0.4})
+                one_round(study, factories.weights(), 1, {"rate": 0.9}, 0.5)
+            after, _ = one_round(study, factories.weights(), 1, {"rate": 0.9})
             np.testing.assert_array_equal(after["w"], [0, 2, 4, 6])
             assert proxy.cuts >= 1
         assert runs_used(study) == 1
@@ -155,9 +156,10 @@ def test_a_connection_that_is_cut_while_a_run_is_under_way_costs_nothing(
 def test_a_connection_that_is_cut_after_the_answer_is_made_again(
     hospital: Hospital, rita: Federation, tried: Callable[[int], None]
 ) -> None:
-    proxy = CuttingProxy(hospital.trial.site.config.port, idle_s=1.0)
+    proxy = CuttingProxy(hospital.trial.site.config.port)
     direct = hospital.submit(rita, factories.DOUBLE_JOB)
     study = through(hospital, direct, proxy.port)
+    proxy.idle_s = 2.0
     for number in range(1, 5):
         before = proxy.cuts
         try:

@@ -113,9 +113,9 @@ def test_a_chest_file_shows_its_drawing(
     key = {"sop_instance_uid": "SOPInstanceUID", "accession_number": "AccessionNumber"}
     images = {image[key[maker.labelled_by]].value: image for image in _read(chests)}
     rows = _rows(chests.parent / "labels.csv")
-    assert rows[0] == [maker.labelled_by, "label"]
+    assert rows[0] == [maker.labelled_by, "label", "sex"]
     assert len(images) == len(rows) - 1 == len(drawings[0])
-    for (name, label), drawing, index in zip(rows[1:], *drawings, strict=True):
+    for (name, label, sex), drawing, index in zip(rows[1:], *drawings, strict=True):
         shown = _shown(images[name])
         if maker.padding:
             assert shown.shape == (64, 64 + 2 * maker.padding)
@@ -124,21 +124,23 @@ def test_a_chest_file_shows_its_drawing(
             shown = shown[:, maker.padding : -maker.padding]
         assert np.abs(shown - drawing).max() <= 1
         assert label == CLASSES[index]
+        assert sex == images[name].PatientSex
 
 
 def test_a_head_series_shows_its_drawing_in_order(heads: Path) -> None:
     images, labels = draw_head_phantoms(3, seed=7, size=64, slices=4)
     rows = _rows(heads.parent / "labels.csv")
-    assert rows[0] == ["series_instance_uid", "label"]
-    assert [label for _, label in rows[1:]] == [("clear", "lesion")[label] for label in labels]
+    assert rows[0] == ["series_instance_uid", "label", "sex"]
+    assert [row[1] for row in rows[1:]] == [("clear", "lesion")[label] for label in labels]
     files = _read(heads)
-    for (series, _), head in zip(rows[1:], images, strict=True):
+    for (series, _, sex), head in zip(rows[1:], images, strict=True):
         cuts = sorted(
             (file for file in files if file.SeriesInstanceUID == series),
             key=lambda file: file.ImagePositionPatient[2],
         )
         assert [cut.InstanceNumber for cut in cuts] == [1, 2, 3, 4]
         assert {cut.BodyPartExamined for cut in cuts} == {"HEAD"}
+        assert {cut.PatientSex for cut in cuts} == {sex}
         assert len({cut.FrameOfReferenceUID for cut in cuts}) == 1
         assert all(cut.ImageOrientationPatient == [1, 0, 0, 0, 1, 0] for cut in cuts)
         steps = np.diff([float(cut.ImagePositionPatient[2]) for cut in cuts])

@@ -17,11 +17,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context
+from pynetdicom.fsm import InvalidEventError
 
 import pacs
 from datasites.imaging.problems import SourceLostError, UnreadableSourceError
 from datasites.imaging.sources.dimse import DimseSource
 from datasites.imaging.sources.query import Query
+from datasites.imaging.sources.quiet import forget_late_events
 from datasites.imaging.sources.receiver import Receiver
 from datasites.imaging.sources.source import Unit
 from datasites.imaging.sources.storage import VERIFICATION
@@ -437,3 +439,21 @@ def test_taken_port_is_refused_in_a_sentence() -> None:
 def test_receiver_that_cannot_be_meant_is_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UnreadableSourceError, match=sentence):
         receiver(**options)
+
+
+def test_a_late_event_of_a_connection_that_is_over_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: shown.append(told.exc_type))
+    forget_late_events()
+    forget_late_events()
+
+    def end(error: Exception) -> None:
+        raise error
+
+    for error in (InvalidEventError("Evt9 in Sta13"), ValueError("another")):
+        thread = threading.Thread(target=end, args=(error,))
+        thread.start()
+        thread.join()
+    assert shown == [ValueError]

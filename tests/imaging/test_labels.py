@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from datasites.errors import DatasetError
 from datasites.imaging.labels import COLUMNS, Labels, key_of, read_labels
 from datasites.imaging.problems import Quarantined, Reason, UnreadableSourceError
 from datasites.imaging.pseudonyms import Pseudonyms
@@ -167,3 +168,34 @@ def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path):
     labels = read_labels(path, CLASSES, PSEUDONYMS)
     assert time.process_time() - start < 3
     assert len(labels.rows) == len(labels.patients) == 100_000
+
+
+# ----------------------------------------------------------------------------------- subgroups
+
+
+TABLE = (
+    "path,label,sex,age_band\n"
+    "a,clear,F,old\nb,clear,M,\nc,clear,,young\nd,clear,F,old\nd,clear,M,old\n"
+)
+
+
+def test_columns_become_subgroups_and_nothing_is_guessed(tmp_path):
+    labels = read_labels(table(tmp_path, TABLE), CLASSES, PSEUDONYMS, groups=["sex", "age_band"])
+    assert labels.groups == {"age_band": ("old", "young"), "sex": ("F", "M")}
+    found = {name: labels.places({"path": key_of(PSEUDONYMS, "path", name)}) for name in "abcde"}
+    assert found == {
+        "a": (0, 0), "b": (-1, 1), "c": (1, -1),
+        "d": (0, -1),  # rows contradict each other about the sex
+        "e": (-1, -1),  # no row
+    }  # fmt: skip
+    assert read(tmp_path, TABLE).places({}) == ()
+
+
+@pytest.mark.parametrize("name", ["height", "path", "patient", "label"])
+def test_a_column_that_is_not_there_or_names_images_is_no_subgroup(tmp_path, name):
+    with pytest.raises(DatasetError) as refused:
+        read_labels(table(tmp_path, TABLE), CLASSES, PSEUDONYMS, groups=[name])
+    assert str(refused.value) == (
+        f"--group {name}: labels.csv has no such column beside those of images and labels; "
+        "it has path, label, sex, age_band"
+    )

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasites.errors import DatasetError
 from datasites.imaging.problems import UnreadableSourceError
 from datasites.imaging.sources import medmnist
-from datasites.imaging.sources.medmnist import read_medmnist
+from datasites.imaging.sources.medmnist import read_groups, read_medmnist
 
 GREY = (28, 28)
 COLOUR = (28, 28, 3)
@@ -304,3 +305,31 @@ def test_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "source.npz"
     path.write_bytes(RAW[:length])
     assert refusal(path) == UNREADABLE
+
+
+def test_texts_beside_the_images_are_subgroups(tmp_path: Path) -> None:
+    texts = {
+        "train_group_sex": np.array([*"FMFMF", ""]),
+        "test_group_sex": np.array([*"FFM"]),
+    }
+    path = saved(tmp_path, arrays(train=6, test=3) | texts)
+    found = read_groups(path, read_medmnist(path))
+    assert found.values == {"sex": ("F", "M")}
+    assert found.members["train"]["sex"].tolist() == [0, 1, 0, 1, 0, -1]
+    assert found.members["test"]["sex"].tolist() == [0, 0, 1]
+    plain = saved(tmp_path, arrays())
+    assert read_groups(plain, read_medmnist(plain)).values == {}
+
+
+@pytest.mark.parametrize("other", [{}, {"test_group_sex": np.zeros(3)}])
+def test_texts_that_a_split_does_not_have_are_refused(
+    tmp_path: Path, other: dict[str, np.ndarray]
+) -> None:
+    texts = {"train_group_sex": np.array([*"FMFMFM"]), **other}
+    path = saved(tmp_path, arrays(train=6, test=3) | texts)
+    with pytest.raises(DatasetError) as refused:
+        read_groups(path, read_medmnist(path))
+    assert str(refused.value) == (
+        "source.npz: sex is not a text for each image of each split; write train_group_sex, "
+        "test_group_sex"
+    )

@@ -57,7 +57,7 @@ def test_same_schema_and_seed_are_the_same_bytes() -> None:
 def test_nothing_but_the_schema_and_the_seed_goes_in() -> None:
     """There is no argument by which a pixel, count or label could get in, and no global state."""
     assert list(inspect.signature(draw_mock).parameters) == [
-        "shape", "classes", "dtype", "seed", "count",
+        "shape", "classes", "dtype", "seed", "count", "groups",
     ]  # fmt: skip
     np.random.seed(1)
     one = content(draw_mock((8, 8), 2))
@@ -89,3 +89,12 @@ def test_image_does_not_tell_the_label() -> None:
     mock = draw_mock((8, 8), 2, count=4000)
     means = [mock["images"][mock["labels"] == k].mean() for k in (0, 1)]
     assert abs(means[0] - means[1]) < 3
+
+
+def test_subgroups_are_drawn_at_random_and_change_nothing_else() -> None:
+    plain, mock = draw_mock((8, 8), 2), draw_mock((8, 8), 2, groups={"sex": ("F", "M")})
+    assert set(mock) - set(plain) == {"group_sex"}
+    assert mock["group_sex"].dtype == np.int8
+    assert set(mock["group_sex"].tolist()) == {-1, 0, 1}
+    for name, array in plain.items():
+        np.testing.assert_array_equal(array, mock[name])

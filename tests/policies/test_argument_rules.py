@@ -24,7 +24,7 @@ GOOD: dict[str, Any] = {"rate": 0.5, "epochs": 2, "split": "test", "seed": 7}
 
 
 def test_arguments_within_the_terms_are_not_refused() -> None:
-    assert check_arguments(GOOD, TERMS) == []
+    assert check_arguments(GOOD, TERMS.arguments) == []
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_arguments_within_the_terms_are_not_refused() -> None:
     [("rate", 0), ("rate", 1.0), ("epochs", 1), ("epochs", 5), ("split", "train"), ("seed", 7)],
 )
 def test_argument_at_the_end_of_its_range_is_not_refused(name: str, value: object) -> None:
-    assert check_arguments({**GOOD, name: value}, TERMS) == []
+    assert check_arguments({**GOOD, name: value}, TERMS.arguments) == []
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_argument_at_the_end_of_its_range_is_not_refused(name: str, value: objec
 def test_argument_outside_the_terms_is_refused(
     name: str, value: object, seen: str, allowed: str
 ) -> None:
-    (finding,) = check_arguments({**GOOD, name: value}, TERMS)
+    (finding,) = check_arguments({**GOOD, name: value}, TERMS.arguments)
     assert (finding.rule, finding.severity) == ("arguments.range", Severity.REFUSE)
     assert (finding.seen, finding.allowed) == (seen, allowed)
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_missing_argument_is_refused(name: str) -> None:
-    (finding,) = check_arguments({k: v for k, v in GOOD.items() if k != name}, TERMS)
+    (finding,) = check_arguments({k: v for k, v in GOOD.items() if k != name}, TERMS.arguments)
     assert finding.sentence == (
         f"arguments.range: `{name}` is missing; allowed: {TERMS.arguments[name].in_words()}. "
         "To do: send every approved argument."
@@ -75,7 +75,9 @@ def test_missing_argument_is_refused(name: str) -> None:
 
 
 def test_every_wrong_argument_is_told_at_once() -> None:
-    found = check_arguments({"rate": 2, "b": 1, "a": 1, "epochs": 1, "split": "test"}, TERMS)
+    found = check_arguments(
+        {"rate": 2, "b": 1, "a": 1, "epochs": 1, "split": "test"}, TERMS.arguments
+    )
     assert [f.seen for f in found] == [
         "argument `a`", "argument `b`", "`rate` = 2", "`seed` is missing",
     ]  # fmt: skip

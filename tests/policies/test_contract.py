@@ -206,6 +206,7 @@ def test_bound_that_is_one_of_three_is_accepted(fields: dict[str, Any]) -> None:
         (Bound(value=32), "exactly 32"),
         (Bound(value=False), "exactly False"),
         (Bound(choices=("a", "b", "c")), "one of a, b, c"),
+        (Bound(choices=("", "sex")), "one of '', sex"),
     ],
 )
 def test_bound_is_told_in_words(bound: Bound, words: str) -> None:

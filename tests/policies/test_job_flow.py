@@ -258,3 +258,27 @@ def test_joined_trace_does_not_depend_on_the_order(first: Trace, second: Trace) 
 def test_joining_with_nothing_or_itself_changes_nothing(trace: Trace) -> None:
     assert join(trace, trace) == trace
     assert join(trace, NOTHING).reach == trace.reach
+
+
+# ----------------------------------------------------------------------------------- subgroups
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("w = data.groups('train')['sex']", Reach.EVERY),
+        ("w = data.groups('train')[config['by']]", Reach.EVERY),
+        ("w = list(data.groups('train').values())", Reach.EVERY),
+        ("w = data.groups('train')['sex'][3]", Reach.CHOSEN),
+        ("w = (data.groups('train')['sex'] == 1).sum()", Reach.NOTHING),
+        (
+            "w = images[data.groups('train')[config['by']] == config['group']].mean(0)",
+            Reach.NOTHING,
+        ),
+        ("w = np.bincount(data.groups('train')['sex'] + 1, minlength=3)", Reach.NOTHING),
+    ],
+)
+def test_subgroups_of_images_are_followed_as_labels_are(line: str, expected: Reach) -> None:
+    assert reach(line) == expected
+    steps = {step.name for leak in flow(line).leaks for step in leak.trace.path}
+    assert "data.groups" in steps or expected == Reach.NOTHING

@@ -192,8 +192,8 @@ def test_every_unsafe_call_is_refused_also_below_it(call: str) -> None:
     [
         (
             body("import os"),
-            "job.imports (line 3): import of `os`; allowed: math, numpy, torch. "
-            "To do: use the allowed modules, or ask the hospital.",
+            "job.imports (line 3): import of `os`; allowed: math, numpy, torch, "
+            "torchvision.models. To do: use the allowed modules, or ask the hospital.",
         ),
         (
             body("import numpy as n", "return n.load('/x')"),

@@ -90,6 +90,7 @@ WIDEST: dict[str, Callable[[Any], Any]] = {
     "expiry.maximum_days": _always(730),
     "arguments.learning_rate": _always({"low": 0.0, "high": 10.0}),
     "arguments.split": _always({"choices": ["train", "val", "test", "everything"]}),
+    "arguments.by": _always({"choices": ["", "sex", "age_band", "insurance"]}),
     "arguments.temperature": _always({"low": 0, "high": 10}),
     "job.imports": _more("os"),
     "job.maximum_lines": _always(5000),

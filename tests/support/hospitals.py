@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import yaml
 
 import factories
 import federation
-from datasites.new_site import example_config
+from datasites.imaging.subgroups import Subgroups
+from datasites.new_site import example_config, example_policy
 from datasites.trial import TrialSite, free_port, roster
 from federation.job import Job
 from federation.submission import Federation, RunUpdate, Study
 from federation.terms import Wanted
 from policies.contract import Bound
+from policies.document import load_policy
+from warm_sites import WarmSite
 
 JOBS = Path(__file__).resolve().parents[2] / "notebooks" / "jobs"
 
@@ -65,17 +70,33 @@ class Hospital:
         return study.run(self.trial.name, **arguments)
 
 
+def all_arguments() -> dict[str, Any]:
+    """The arguments that the example policy allows, and the `rate` of these tests' own jobs."""
+    example = load_policy(example_policy()).model_dump(mode="json", exclude_none=True)
+    return {**example["arguments"], "rate": {"low": 0.0, "high": 1.0}}
+
+
 def make_hospital(
-    path: Path, *, example: str = "st-marys", train: int = 120, **policy_changes: Any
+    path: Path,
+    *,
+    example: str = "st-marys",
+    train: int = 120,
+    subgroups: Subgroups | None = None,
+    **policy_changes: Any,
 ) -> Hospital:
     """A site with a dataset, not yet running."""
     policy = factories.policy(**policy_changes)
     policy_file = path.parent / f"{path.name}-policy.yaml"
     policy_file.write_text(yaml.safe_dump(policy.model_dump(mode="json")))
-    config = example_config(example).model_copy(update={"port": free_port()})
-    trial = TrialSite(path, config, policy_file)
+    config = example_config(example).model_copy(
+        update={"port": free_port(), "requests_per_day": 2000}
+    )
+    trial = WarmSite(path, config, policy_file)
     version, _ = trial.write_dataset(
-        factories.splits(train), name="chest-xray", classes=("normal", "pneumonia")
+        factories.splits(train),
+        name="chest-xray",
+        classes=("normal", "pneumonia"),
+        subgroups=subgroups,
     )
     return Hospital(trial, version)
 
@@ -86,3 +107,15 @@ def start(hospital: Hospital) -> None:
     hospital.trial.wait_until_up()
     for name in ("rita", "mallory"):
         hospital.trial.add_account(f"{name}@uni.example", name, factories.PASSWORD)
+
+
+@contextlib.contextmanager
+def running(hospitals: list[Hospital]) -> Iterator[list[Hospital]]:
+    """Start hospitals one after the other, and stop them all in the end."""
+    try:
+        for hospital in hospitals:
+            start(hospital)
+        yield hospitals
+    finally:
+        for hospital in hospitals:
+            hospital.trial.stop()
