@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
+from policies.privacy.asked import PrivacyAsked
 from policies.strict import Strict
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,119}$")]
@@ -143,7 +144,7 @@ class Bound(Strict):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def allows(self, value: object) -> bool:
-        """Whether `value` is within this bound; True and 1 are different values."""
+        """Whether `value` is within this bound; True, 1 and 1.0 are different values."""
         if self.low is not None and self.high is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return False
@@ -151,7 +152,7 @@ class Bound(Strict):
                 return False
             return self.low <= value <= self.high  # False for NaN
         allowed = self.choices if self.choices is not None else (self.value,)
-        return any(_same(value, a) for a in allowed)
+        return any(_is(value, a) for a in allowed)
 
     def contains(self, inner: Bound) -> bool:
         """Whether everything that `inner` allows is allowed here too."""
@@ -171,10 +172,13 @@ class Bound(Strict):
         return f"exactly {self.value}"
 
 
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, bool) != isinstance(b, bool) or isinstance(a, str) != isinstance(b, str):
+def _is(value: object, allowed: object) -> bool:
+    """Whether a value is the allowed one: no number is a boolean, and 2.0 is no whole number."""
+    if isinstance(value, bool) != isinstance(allowed, bool):
         return False
-    return a == b
+    if isinstance(value, float) and isinstance(allowed, int):
+        return False
+    return value == allowed
 
 
 class Terms(Strict):
@@ -202,6 +206,10 @@ class Terms(Strict):
     """Every key of `config`, and what it may be."""
     contract: Contract | None = None
     """What leaves; a request without it is refused."""
+    privacy: PrivacyAsked | None = Field(default=None, exclude_if=lambda asked: asked is None)
+    """What the runs may cost of the patients' privacy, where the hospital's policy keeps account.
+
+    Left out where it is not asked for, so that terms without it keep their digest."""
 
     @property
     def total_mb(self) -> float:

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 
 from policies.contract import Access, Bound, Name, Use
+from policies.privacy.rule import PrivacyRule
 from policies.review_rule import ReviewRule
 from policies.sections import (
     ContractRule,
@@ -17,7 +18,6 @@ from policies.sections import (
     ExamplesRule,
     ExpiryRule,
     JobRule,
-    PrivacyRule,
     PublishingRule,
     RequestersRule,
     RunsRule,
@@ -62,7 +62,7 @@ class Policy(Strict):
     """What results may be used for."""
     access: tuple[Access, ...] = Field(min_length=1, max_length=2)
     """How jobs may see images. `arrays`: any approved training code reads memory-mapped arrays.
-    `trainer`: only the hospital's own training loop does; this version does not have it yet."""
+    `trainer`: only the hospital's own training loop does, which `privacy.mode: dp_sgd` needs."""
     runs: RunsRule = RunsRule()
     """How often approved code may run."""
     expiry: ExpiryRule = ExpiryRule()
@@ -94,6 +94,15 @@ class Policy(Strict):
     def _versions_are_of_its_datasets(self) -> Self:
         if strangers := set(self.versions) - set(self.datasets):
             raise ValueError(f"`versions` names `{min(strangers)}`, which is not in `datasets`")
+        return self
+
+    @model_validator(mode="after")
+    def _private_training_is_the_hospitals(self) -> Self:
+        if self.privacy.mode == "dp_sgd" and self.access != ("trainer",):
+            raise ValueError(
+                "`privacy.mode: dp_sgd` needs `access: [trainer]`: where foreign code reads "
+                "images, noise in the steps of training guarantees nothing"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from policies.deidentification_methods import method_in_words
 from policies.document import Policy
 from policies.explain_review import who_decides
 from policies.plain_words import counted, in_digits, in_percent, listed
+from policies.privacy.rule import ROUNDED_TO, PrivacyRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,11 @@ def _sees(policy: Policy) -> Iterator[str]:
         )
     if "trainer" in policy.access:
         yield (
-            "A job may also describe a model that the hospital's own training loop trains, so that "
-            "no foreign code sees an image; this version of Sitegate does not have that yet."
+            "A job may describe a model that the hospital's own training loop trains with privacy "
+            "mode dp_sgd, so that no foreign code sees an image."
         )
-    if "arrays" not in policy.access:
-        yield "Nothing can be approved: no kind of access is allowed that this version has."
+    if policy.access == ("trainer",) and policy.privacy.mode != "dp_sgd":
+        yield "Nothing can be approved: the hospital's own training loop needs privacy mode dp_sgd."
 
 
 def _text(policy: Policy) -> Iterator[str]:
@@ -147,6 +148,28 @@ def _leaves(policy: Policy) -> Iterator[str]:
         f"A cell of a table is 0 or at least {in_digits(policy.counts.minimum)}: smaller groups "
         "are not shown."
     )
+    yield from _noise(policy.privacy)
+
+
+def _noise(rule: PrivacyRule) -> Iterator[str]:
+    norm = in_digits(rule.clip_norm)
+    if rule.mode == "update_noise":
+        yield (
+            f"The change of a run is scaled down to an L2 norm of {norm}, and gets Gaussian noise; "
+            "a run that fails gives noise alone."
+        )
+    if rule.mode == "dp_sgd":
+        yield (
+            f"In every step each patient's gradient, of at most "
+            f"{counted(rule.images_per_patient, 'image')}, is scaled down to an L2 norm of {norm}, "
+            "and their sum gets Gaussian noise."
+        )
+    yield {
+        "counted": "The number of images that a run used leaves as it is.",
+        "card": "The number of images that leaves is the one on the dataset's card.",
+        "rounded": f"The number of images that leaves is rounded to {ROUNDED_TO}s.",
+        "fixed": "The number of images does not leave: every site says 1.",
+    }[rule.examples_shown]
 
 
 def _resources(policy: Policy) -> Iterator[str]:
@@ -198,8 +221,8 @@ def _refused(policy: Policy) -> Iterator[str]:
         yield f"Use for {listed(others, 'or')}."
     yield "A dataset, an argument, a module or a kind of result that is not named above."
     yield "A text, a dataset version or an argument that differs from what was approved."
-    if policy.privacy.mode == "dp_sgd":
-        yield "Everything, until Sitegate can give the differential privacy that is demanded."
+    if policy.privacy.mode == "update_noise":
+        yield "Metrics and tables that a job computes: noise that covers any number hides each."
 
 
 def _risks(policy: Policy) -> Iterator[str]:
@@ -210,10 +233,10 @@ def _risks(policy: Policy) -> Iterator[str]:
             "one. The limits above make that harder; they do not make it impossible."
         )
     else:
+        yield policy.privacy.guarantee()
         yield (
-            "Per patient and year, at most "
-            f"epsilon {in_digits(policy.privacy.maximum_epsilon or 0)} with delta "
-            f"{policy.privacy.maximum_delta:g} may be learned about anyone; it is not zero."
+            "Within that epsilon something may be learned about anyone; it is not zero. What is "
+            "known of the dataset as a whole, such as the numbers on its card, is not covered."
         )
     yield (
         "What rules find in a text is advice. A text that hides its purpose well can pass them, "

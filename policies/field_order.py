@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -79,6 +80,14 @@ def proof(old: int, new: int) -> Steps:
     """More days demand less, and 0 demands nothing."""
     stricter = new != 0 and (old == 0 or new < old)
     yield Effect.REFUSED if stricter else Effect.ALLOWED, instead(old, new)
+
+
+def shorter(old: int | None, new: int | None) -> Steps:
+    """A shorter time allows more, and no end of it allows least."""
+    yield (
+        Effect.ALLOWED if (new or math.inf) < (old or math.inf) else Effect.REFUSED,
+        instead(old, new),
+    )
 
 
 def neutral(old: object, new: object) -> Steps:
@@ -166,9 +175,15 @@ FIELDS = {
     "publishing.recognisable_heads": Field(
         "images that may show a face", ranked("refuse", "allow")
     ),
-    "privacy.mode": Field("protection of updates", ranked("dp_sgd", "none")),
-    "privacy.maximum_epsilon": Field("epsilon per patient and year", most),
-    "privacy.maximum_delta": Field("delta of that guarantee", most),
+    "privacy.mode": Field("protection of updates", ranked("dp_sgd", "update_noise", "none")),
+    "privacy.maximum_epsilon": Field("epsilon per patient", most),
+    "privacy.delta": Field("delta of that guarantee", most),
+    "privacy.period_days": Field("days in which runs count against the cap", shorter),
+    "privacy.accountant": Field("how runs are added up", neutral),
+    "privacy.clip_norm": Field("L2 norm to which changes are clipped before noise", neutral),
+    "privacy.images_per_patient": Field("images of one patient that are used at most", neutral),
+    "privacy.examples": Field("number of images that leaves", neutral),
+    "privacy.release_after_s": Field("seconds after which updates are given out", neutral),
     **{f"review.{name}": field for name, field in REQUIREMENT.items()},
     "review.rehearsal.images": Field("invented images that a rehearsal changes", neutral),
     "review.rehearsal.time_s": Field("seconds of a rehearsal", neutral),

@@ -14,6 +14,8 @@ from policies.contract import Terms
 from policies.document import Policy
 from policies.findings import Finding, Severity, passed, refuse
 from policies.job_rules import check_job
+from policies.privacy.mechanisms import Spent
+from policies.privacy.request_rule import check_privacy
 from policies.strict import some
 
 AVAILABLE_ACCESS = ("arrays",)
@@ -57,12 +59,16 @@ class Ask:
         terms: What is asked for.
         dataset: What is known of the dataset version.
         requester: Who asks.
+        spent: What was charged to the dataset's patients before; None where it is not known.
+        runs_used: Runs of this request that are charged already.
     """
 
     text: str
     terms: Terms
     dataset: DatasetFacts
     requester: Requester
+    spent: Spent | None = None
+    runs_used: int = 0
 
 
 Rule = Callable[[Ask, Policy], Iterator[Finding]]
@@ -143,7 +149,8 @@ def _dataset(ask: Ask, policy: Policy) -> Iterator[Finding]:
 
 
 def _access(ask: Ask, policy: Policy) -> Iterator[Finding]:
-    possible = [access for access in policy.access if access in AVAILABLE_ACCESS]
+    private = policy.privacy.mode == "dp_sgd"
+    possible = [a for a in policy.access if a in AVAILABLE_ACCESS and (a != "trainer" or private)]
     yield _verdict(
         "access.allowed",
         ask.terms.access in possible,
@@ -324,22 +331,8 @@ def _job(ask: Ask, policy: Policy) -> Iterator[Finding]:
     yield from check_job(ask.text, ask.terms.entry, policy.job)
 
 
-def _privacy(_ask: Ask, policy: Policy) -> Iterator[Finding]:
-    if policy.privacy.mode == "none":
-        yield Finding(
-            "privacy.mode",
-            Severity.READ,
-            "none: updates leave as computed",
-            "none",
-            "decide whether plain updates of this size may leave",
-        )
-    else:
-        yield refuse(
-            "privacy.mode",
-            "this version of Sitegate cannot give per-patient differential privacy",
-            f"epsilon at most {policy.privacy.maximum_epsilon:g} per patient and year",
-            "wait for the version that can; nothing is approved without it",
-        )
+def _privacy(ask: Ask, policy: Policy) -> Iterator[Finding]:
+    yield from check_privacy(ask.terms, policy.privacy, ask.spent, ask.runs_used)
 
 
 RULES: dict[str, Rule] = {

@@ -7,9 +7,9 @@ computed (`privacy.mode`).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StringConstraints, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, StringConstraints, WithJsonSchema, field_validator
 
 from policies.contract import DType, Line
 from policies.strict import Strict
@@ -213,24 +213,3 @@ class PublishingRule(Strict):
     """Modalities whose images are left out unless they are marked as free of burned-in text."""
     recognisable_heads: Literal["refuse", "allow"] = "refuse"
     """CT and MR that may show a face (113102 is not applied)."""
-
-
-class PrivacyRule(Strict):
-    """Protection added to what leaves."""
-
-    mode: Literal["none", "dp_sgd"]
-    """`none`: updates leave as computed. It has to be written out; there is no default. `dp_sgd`:
-    per-patient differential privacy; this version cannot give it yet, so nothing is approved."""
-    maximum_epsilon: float | None = Field(default=None, gt=0, le=100)
-    """With `dp_sgd`: most epsilon per patient and year, over everyone's runs on a dataset."""
-    maximum_delta: float | None = Field(default=None, gt=0, lt=0.01)
-    """With `dp_sgd`: the delta of that guarantee."""
-
-    @model_validator(mode="after")
-    def _caps_belong_to_dp(self) -> Self:
-        caps = (self.maximum_epsilon, self.maximum_delta)
-        if self.mode == "dp_sgd" and None in caps:
-            raise ValueError("`dp_sgd` needs `maximum_epsilon` and `maximum_delta`")
-        if self.mode == "none" and caps != (None, None):
-            raise ValueError("caps on epsilon and delta mean nothing with `mode: none`")
-        return self

@@ -12,15 +12,15 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import dp_accounting
 import numpy as np
-from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
-from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant, compute_epsilon
 from numpy.typing import NDArray
 
 from policies.privacy.mechanisms import Mechanism, Spent
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent  # its import takes a second: only where something is counted
 
 Accountant = Literal["rdp", "pld"]
 ORDERS = (
@@ -100,6 +100,8 @@ def _noise_multiplier(
 
 
 def _by_rdp(made: frozenset[tuple[Mechanism, int]], delta: float) -> float:
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
+
     divergence = sum(number * _rdp(one) for one, number in made)
     found, _ = compute_epsilon(np.array(ORDERS), divergence, delta)
     return float(found)
@@ -108,6 +110,8 @@ def _by_rdp(made: frozenset[tuple[Mechanism, int]], delta: float) -> float:
 @functools.lru_cache(maxsize=4096)
 def _rdp(one: Mechanism) -> NDArray[np.float64]:
     """Renyi divergence at each of `ORDERS`."""
+    from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
+
     accountant = RdpAccountant(ORDERS)
     accountant.compose(_event(one, 1))
     return np.array(accountant._rdp)
@@ -115,6 +119,8 @@ def _rdp(one: Mechanism) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=256)
 def _by_pld(made: frozenset[tuple[Mechanism, int]], delta: float) -> float:
+    from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
+
     accountant = PLDAccountant()
     for one, number in sorted(made, key=lambda pair: pair[0].noise_multiplier):
         accountant.compose(_event(one, number))
@@ -122,8 +128,10 @@ def _by_pld(made: frozenset[tuple[Mechanism, int]], delta: float) -> float:
     return found if math.isfinite(found) else math.inf
 
 
-def _event(one: Mechanism, number: int) -> dp_accounting.DpEvent:
-    event: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(one.noise_multiplier)
+def _event(one: Mechanism, number: int) -> DpEvent:
+    import dp_accounting
+
+    event: DpEvent = dp_accounting.GaussianDpEvent(one.noise_multiplier)
     if one.sampling_rate < 1:
         event = dp_accounting.PoissonSampledDpEvent(one.sampling_rate, event)
     return dp_accounting.SelfComposedDpEvent(event, one.steps * number)

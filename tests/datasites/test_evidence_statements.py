@@ -251,7 +251,7 @@ def test_without_an_update_the_privacy_sentence_claims_no_line() -> None:
 
 def test_a_policy_with_differential_privacy_is_not_said_to_have_been_met() -> None:
     private = factories.policy(
-        privacy={"mode": "dp_sgd", "maximum_epsilon": 3.0, "maximum_delta": 1e-6}
+        privacy={"mode": "update_noise", "maximum_epsilon": 3.0, "delta": 1e-6}
     )
     found = statements(SUBMITTED, policies={private.sha256: private})
     assert find(found, "which this version cannot give")

@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 import factories
 from policies.document import Policy, PolicyError, load_policy, parse_policy
+from policies.privacy.rule import PrivacyRule
 
 FOLDER = Path(__file__).parents[2] / "policies"
 EXAMPLES = ["university-hospital", "community-hospital", "childrens-hospital"]
 GONE = object()
+CAPS = {"maximum_epsilon": 3, "delta": 1e-5}
 PLAIN = factories.policy().model_dump(mode="json", exclude_none=True)
 
 
@@ -65,7 +67,8 @@ def test_every_field_is_written_out_in_an_example(name: str) -> None:
         for field in set(model.model_fields) - set(plain[section])
     }
     assert unwritten - {"review.four_eyes", "review.waiting_hours"} == {
-        "job.forbidden_calls", "privacy.maximum_epsilon", "privacy.maximum_delta",
+        "job.forbidden_calls",
+        *(f"privacy.{field}" for field in set(PrivacyRule.model_fields) - {"mode"}),
     }  # fmt: skip
 
 
@@ -136,8 +139,16 @@ def test_unknown_field_is_named_with_the_nearest_known_one(field: str, sentence:
             "`four_eyes`, `waiting_hours`, `name`, `when`",
         ),
         # a word the product does not know
-        ("privacy.mode", "dp", "`privacy.mode`: Input should be 'none' or 'dp_sgd' (seen: 'dp')"),
-        ("privacy.mode", None, "`privacy.mode`: Input should be 'none' or 'dp_sgd' (seen: None)"),
+        (
+            "privacy.mode",
+            "dp",
+            "`privacy.mode`: Input should be 'none', 'update_noise' or 'dp_sgd' (seen: 'dp')",
+        ),
+        (
+            "privacy.mode",
+            None,
+            "`privacy.mode`: Input should be 'none', 'update_noise' or 'dp_sgd' (seen: None)",
+        ),
         (
             "access",
             ["arrays", "files"],
@@ -208,7 +219,24 @@ def test_seen_value_is_cut_to_a_readable_length() -> None:
         ),
         (
             {"privacy": {"mode": "dp_sgd", "maximum_epsilon": 3}},
-            "`privacy`: `dp_sgd` needs `maximum_epsilon` and `maximum_delta`",
+            "`privacy`: `dp_sgd` needs `maximum_epsilon` and `delta`",
+        ),
+        (
+            {"privacy": {"mode": "update_noise", "delta": 1e-5}},
+            "`privacy`: `update_noise` needs `maximum_epsilon` and `delta`",
+        ),
+        (
+            {"privacy": {"mode": "update_noise", **CAPS, "examples": "counted"}},
+            "`privacy`: a number of images that code counted may not leave beside noise",
+        ),
+        (
+            {"privacy": {"mode": "none", "release_after_s": 60}},
+            "`privacy`: `release_after_s` is for `mode: update_noise`",
+        ),
+        (
+            {"privacy": {"mode": "dp_sgd", **CAPS}},
+            "`privacy.mode: dp_sgd` needs `access: [trainer]`: where foreign code reads images, "
+            "noise in the steps of training guarantees nothing",
         ),
         (
             {"privacy": {"mode": "none", "maximum_epsilon": 3}},
@@ -228,7 +256,8 @@ def test_fields_that_contradict_each_other_are_refused(
     [
         {"versions": {"chest-xray": ["00000000"]}},
         {"review": {"waiting_hours": 23.9}, "expiry": {"maximum_days": 9, "undecided_days": 1}},
-        {"privacy": {"mode": "dp_sgd", "maximum_epsilon": 3, "maximum_delta": 1e-5}},
+        {"privacy": {"mode": "dp_sgd", **CAPS}, "access": ["trainer"]},
+        {"privacy": {"mode": "update_noise", **CAPS, "release_after_s": 60, "examples": "fixed"}},
     ],
 )
 def test_fields_that_agree_are_taken(changes: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ DECIDED_ELSEWHERE = {
     "name", "version", "about",  # say nothing about requests
     "access",  # this version has one kind only
     "job.forbidden_calls",  # on top of what no text may use; see test_job_rules.py
-    "privacy.mode", "privacy.maximum_epsilon", "privacy.maximum_delta",  # none is the widest
+    *(path for path in FIELDS if path.startswith("privacy.")),  # none is the widest
     "runs.per_day", "expiry.undecided_days",  # while time passes
     "sandbox.memory_mb", "sandbox.time_s", "sandbox.processes",  # in the sandbox
     "sandbox.proof_days",  # when it runs

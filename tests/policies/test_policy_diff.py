@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from policies.document import Policy
 from policies.field_order import FIELDS, TIER, Effect
 from policies.policy_diff import Change, policy_changes
-from policy_fields import FULL, LOOSER, NEUTRAL, WITH_DP, changed, leaves
+from policy_fields import FULL, LOOSER, NEUTRAL, PRIVATE, WITH_DP, changed, leaves
 
 BASE = Policy.model_validate(FULL)
 
@@ -37,6 +37,14 @@ def test_looser_value_becomes_allowed_and_back_again_refused(path: str) -> None:
 def test_other_changes_are_told_as_such(path: str) -> None:
     (found,) = policy_changes(BASE, changed(path, NEUTRAL[path]))
     assert (found.field, found.effect) == (path, Effect.OTHER)
+
+
+@pytest.mark.parametrize("field", PRIVATE)
+def test_changed_protection_is_told_with_its_direction(field: str) -> None:
+    value, effect = PRIVATE[field]
+    private, other = changed("privacy", WITH_DP), changed("privacy", {**WITH_DP, field: value})
+    (found,) = policy_changes(private, other)
+    assert (found.field, found.effect) == (f"privacy.{field}", effect)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +114,9 @@ def test_other_changes_are_told_as_such(path: str) -> None:
                 "instead of 10"),
         ]),
         ("privacy", WITH_DP, [
-            ("becomes refused", "protection of updates: dp_sgd instead of none"),
-            ("becomes refused", "epsilon per patient and year: 3 instead of none"),
+            ("becomes allowed", "days in which runs count against the cap: 700 instead of none"),
+            ("becomes refused", "protection of updates: update_noise instead of none"),
+            ("becomes refused", "epsilon per patient: 3 instead of none"),
             ("becomes refused", "delta of that guarantee: 0.00001 instead of none"),
         ]),
         ("dominance.maximum_share", 1e-7, [

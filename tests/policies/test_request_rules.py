@@ -252,11 +252,6 @@ REFUSED = [
     (PRESENT, facts(methods=()),
         "publishing.options: certificate lists no method; allowed: 113100, 113107. "
         "To do: ask the hospital to publish a version with these methods."),
-    # protection
-    ({"privacy": {"mode": "dp_sgd", "maximum_epsilon": 3, "maximum_delta": 1e-5}}, {},
-        "privacy.mode: this version of Sitegate cannot give per-patient differential privacy; "
-        "allowed: epsilon at most 3 per patient and year. "
-        "To do: wait for the version that can; nothing is approved without it."),
 ]  # fmt: skip
 
 

@@ -113,7 +113,19 @@ NEUTRAL: dict[str, Any] = {
 }
 """Field of FULL -> another value that neither allows nor refuses more."""
 
-WITH_DP = {"mode": "dp_sgd", "maximum_epsilon": 3.0, "maximum_delta": 1e-5}
+WITH_DP = {"mode": "update_noise", "maximum_epsilon": 3.0, "delta": 1e-5, "period_days": 700}
+TRAINER = {**WITH_DP, "mode": "dp_sgd"}
+
+PRIVATE: dict[str, tuple[Any, str]] = {
+    "maximum_epsilon": (4.0, "becomes allowed"),
+    "delta": (1e-4, "becomes allowed"),
+    "period_days": (365, "becomes allowed"),
+    "accountant": ("pld", "changes otherwise"),
+    "clip_norm": (2.0, "changes otherwise"),
+    "examples": ("fixed", "changes otherwise"),
+    "release_after_s": (60, "changes otherwise"),
+}
+"""Field of the section `privacy` -> another value than in WITH_DP, and what the change does."""
 
 
 def changed(path: str, value: Any) -> Policy:
