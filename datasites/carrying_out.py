@@ -3,6 +3,7 @@
 audit      "run started", on the disk before anything runs
 sandbox    text + memory-mapped data + weights -> result
 rules      contract and policy on the result
+noise      where the policy adds some; nobody outside then learns how the code ended
 outcome    kept as a file, then told by the audit log, then by the record
 
 An update that no event tells does not leave, and what an event tells is never told twice: a run
@@ -13,19 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasites.audit_log import Event
+from datasites.catalogue import read_card
 from datasites.errors import DatasetError, RecordError, RunRefused, SandboxError
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
+from datasites.privacy_ledger import Charge
+from datasites.protection import examples_told, with_noise
 from datasites.sandbox.cage import RunFailed, RunText, RunTrace
 from policies.arrays import Arrays, pack
 from policies.contract import Contract, Terms
 from policies.document import Policy
 from policies.findings import Finding, refuse
-from policies.update_rules import Update, check_update
+from policies.update_rules import Update, check_update, what_may_leave
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Order:
         terms: What was approved.
         policy: The policy in force.
         adoption: Which adoption of a policy put it in force.
+        privacy: What the run is charged with; None where no account is kept.
     """
 
     run: RunId
@@ -64,6 +70,7 @@ class Order:
     terms: Terms
     policy: Policy
     adoption: int
+    privacy: Charge | None = None
 
 
 def carry_out(
@@ -91,6 +98,7 @@ def carry_out(
     run, terms = order.run, order.terms
     if site.under_way.is_stopping:
         raise _site_trouble(run)
+    privacy: dict[str, Any] = {"privacy": order.privacy.in_log()} if order.privacy else {}
     site.audit.append(
         Event.RUN_STARTED,
         order.account,
@@ -99,13 +107,45 @@ def carry_out(
         version=terms.version,
         arguments_sha256=arguments,
         sandbox="bubblewrap" if site.bwrap else "process",
+        **privacy,
     )
     site.ledger.started(run)
+    began = time.monotonic()
+    came = _compute(site, order, weights, sent, config)
+    if _hides(order):
+        came = _noised(site, order, came, sent, began)
+    if isinstance(came, RunFailed):
+        return _failed(site, order, came)
+    return _ended(site, order, came)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a run returned, and what rules find about it."""
+
+    update: Update
+    seconds: float
+    findings: list[Finding]
+
+
+def _compute(
+    site: OpenSite, order: Order, weights: bytes, sent: Arrays, config: dict[str, Any]
+) -> Computed | RunFailed:
+    """Run the text: what came of it, or how it failed.
+
+    Raises:
+        AlreadyLogged: The site is at fault, or stops.
+    """
+    run, terms, limits = order.run, order.terms, order.policy.sandbox
     contract = terms.contract or Contract()
+    if (after_s := order.policy.privacy.release_after_s) is not None:
+        limits = limits.model_copy(update={"time_s": min(limits.time_s, after_s)})
     text = RunText(order.text, terms.entry, config, weights)
     try:
-        result = site.cage(terms.version).run(text, contract, order.policy.sandbox)
-        findings = check_update(result.update, sent, contract, order.policy)
+        result = site.cage(terms.version).run(text, contract, limits)
+        update = what_may_leave(result.update, order.policy)
+        findings = check_update(update, sent, contract, order.policy)
+        update = replace(update, examples=_examples(site, order, update.examples))
     except (SandboxError, DatasetError) as error:
         logger.error("run=%s cannot be carried out: %s", run, error)
         if not site.under_way.is_stopping:
@@ -115,10 +155,10 @@ def carry_out(
     except RunFailed as failed:
         if site.under_way.is_stopping:  # its cage was ended under it
             raise _site_trouble(run) from failed
-        return _failed(site, order, failed)
+        return failed
     except Exception:  # a defect of ours must not leave a run without an end
         logger.exception("run=%s broke the site's rules", run)
-        return _failed(site, order, RunFailed("NotAnUpdate"))
+        return RunFailed("NotAnUpdate")
     _log(run, result.log, result.trace)
     if result.undeclared:
         findings.append(
@@ -129,28 +169,68 @@ def carry_out(
                 "return nothing else",
             )
         )
-    return _ended(site, order, result.update, result.seconds, findings)
+    return Computed(update, result.seconds, findings)
 
 
-def _ended(
-    site: OpenSite, order: Order, update: Update, seconds: float, findings: list[Finding]
-) -> Outcome:
+def _hides(order: Order) -> bool:
+    """Whether nobody outside may learn how a run of foreign code ended."""
+    return order.privacy is not None and order.policy.privacy.mode == "update_noise"
+
+
+def _noised(
+    site: OpenSite, order: Order, came: Computed | RunFailed, sent: Arrays, began: float
+) -> Computed:
+    """The update with noise, when it may be given out; what rules find stays at the site."""
+    if order.privacy is None:
+        raise LookupError(f"run {order.run} has no charge")
+    update = None
+    if isinstance(came, RunFailed):
+        _tell_failure(order, came)
+    elif came.findings:
+        rules = sorted({finding.rule for finding in came.findings})
+        logger.warning("run=%s gives noise alone: refused by %s", order.run, ", ".join(rules))
+    else:
+        update = came.update
+    protected = with_noise(
+        update,
+        sent,
+        order.terms.contract or Contract(),
+        order.policy,
+        order.privacy.mechanism,
+        _examples(site, order, 0),
+    )
+    after_s = order.policy.privacy.release_after_s
+    if after_s is not None and site.under_way.rest(began + after_s - time.monotonic()):
+        raise _site_trouble(order.run)
+    return Computed(protected, float(after_s or 0), [])
+
+
+def _examples(site: OpenSite, order: Order, counted: int) -> int:
+    if order.policy.privacy.examples_shown == "counted":
+        return counted
+    card = read_card(site.site.datasets, order.terms.version)
+    return examples_told(counted, card, order.policy)
+
+
+def _ended(site: OpenSite, order: Order, came: Computed) -> Outcome:
     """The end of a run whose result the rules have seen."""
-    payload = b"" if findings else _packed(update)
+    findings = came.findings
+    payload = b"" if findings else _packed(came.update)
     with site.deciding:  # no decision falls between the last look at the approval and the event
         if site.adoption != order.adoption or order.run.request in site.ended:
-            findings.append(
+            findings = [
+                *findings,
                 refuse(
                     "approval.state",
                     "the approval ended, or the hospital's policy changed, while the run was "
                     "under way",
                     "runs that end under the approval that they began under",
                     "look at the state of the request, and ask the hospital",
-                )
-            )
+                ),
+            ]
         if findings:
             return _refused_update(site, order, findings)
-        return _release(site, order, update, payload, seconds)
+        return _release(site, order, came.update, payload, came.seconds)
 
 
 def _packed(update: Update) -> bytes:
@@ -187,9 +267,13 @@ def _refused_update(site: OpenSite, order: Order, findings: list[Finding]) -> Ou
     return _record(site, order, outcome, Event.UPDATE_REFUSED, rules=rules)
 
 
-def _failed(site: OpenSite, order: Order, failed: RunFailed) -> Outcome:
+def _tell_failure(order: Order, failed: RunFailed) -> None:
     logger.warning("run=%s failed=%s", order.run, failed.kind)
     _log(order.run, failed.log, failed.trace)
+
+
+def _failed(site: OpenSite, order: Order, failed: RunFailed) -> Outcome:
+    _tell_failure(order, failed)
     finding = refuse(
         "run.failed",
         f"run {order.run} ended with {failed.kind}",

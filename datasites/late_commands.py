@@ -13,6 +13,7 @@ GROUPS = {
     "request": "datasites.request_commands:request_app",
     "person": "datasites.person_commands:person_app",
     "audit": "datasites.audit_commands:audit_app",
+    "privacy": "datasites.privacy_commands:privacy_app",
     "policy": "datasites.policy_commands:policy_app",
     "evidence": "datasites.evidence_commands:evidence_app",
 }

@@ -28,6 +28,7 @@ from sqlalchemy import func, select
 
 from datasites.errors import RecordError, RunRefused
 from datasites.files import write_private
+from datasites.privacy_ledger import Charge, charge
 from datasites.records import Records, RunRow, a_day_ago, utc_now
 from policies.findings import refuse
 
@@ -104,7 +105,13 @@ class Ledger:
         return len(states), states.count(RunState.RELEASED)
 
     def reserve(
-        self, run: RunId, approval: int, limit: int, per_day: int, arguments: str
+        self,
+        run: RunId,
+        approval: int,
+        limit: int,
+        per_day: int,
+        arguments: str,
+        privacy: Charge | None = None,
     ) -> Outcome | None:
         """Charge a run, or find what came of it before. A run under way must not be asked for.
 
@@ -114,12 +121,13 @@ class Ledger:
             limit: Most runs of the request.
             per_day: Most runs that the request may start in 24 hours.
             arguments: Digest of weights and configuration.
+            privacy: What it costs the patients of the dataset, charged in the same transaction.
 
         Returns:
             None when the run is to start now; the earlier outcome when it ended before.
 
         Raises:
-            RunRefused: The budget is used up, the id belongs to other arguments, or the run was
+            RunRefused: A budget is used up, the id belongs to other arguments, or the run was
                 interrupted too often.
         """
         self._settle_told(run)
@@ -145,9 +153,13 @@ class Ledger:
                         outcome="",
                     )
                 )  # fmt: skip
+                if privacy is not None:
+                    charge(session, run, privacy)
                 return None
             check_same(run, row.arguments_sha256, arguments)
             if row.state in (RunState.RESERVED, RunState.INTERRUPTED):
+                if privacy is not None:
+                    charge(session, run, privacy)
                 if row.state == RunState.RESERVED and run not in self._started:
                     return None  # charged, and the site could not start it
                 if row.starts >= MAXIMUM_STARTS:

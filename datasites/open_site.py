@@ -19,6 +19,7 @@ from datasites.errors import DatasetError, SandboxError
 from datasites.keys import load_site_key
 from datasites.ledger import Ledger
 from datasites.lineage import retired_because
+from datasites.privacy_ledger import Entry, entry_in_log
 from datasites.records import Records, RequestRow
 from datasites.runs_under_way import RunsUnderWay
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
@@ -84,7 +85,11 @@ class OpenSite:
         self._last_request = 0
         self.unsettled: dict[str, list[Event]] = {str(r): [] for r in self.ledger.unsettled()}
         """Runs that had not ended when the site was last stopped, and their events."""
+        self.charged: dict[str, Entry] = {}
+        """Run -> what it cost the patients' privacy, as the log says; emptied when it is kept."""
         for line in read_events(site.audit):
+            if (entry := entry_in_log(line)) is not None:
+                self.charged.setdefault(entry.run, entry)
             if line["run"] in self.unsettled:
                 self.unsettled[line["run"]].append(Event(line["event"]))
             if line["event"] in PROOFS:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from datasites.catalogue import Card, last_published, read_card
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
+from datasites.privacy_standing import privacy_standing
 from datasites.records import PublishedDataset, RequestRow
 from datasites.requests import find_requests, requester
 from datasites.review import summarise
@@ -108,6 +109,9 @@ def _request(site: OpenSite, row: RequestRow) -> dict[str, Any]:
         "runs_used": summary.runs_used,
         "expires_at": summary.expires_at,
         "text_sha256": row.text_sha256,
+        "privacy": privacy_standing(
+            site.records, summary.terms, site.policy.privacy, row.id
+        ).as_dict(),
         "needed": summary.needed.in_words(),
         "findings": [_for_researcher(f).as_dict() for f in summary.findings],
     }

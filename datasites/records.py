@@ -131,6 +131,18 @@ class RunRow(Base):
     outcome: Mapped[str]
 
 
+class ChargeRow(Base):
+    """What one run does to the patients' privacy; written with the run, and never given back."""
+
+    __tablename__ = "privacy_charges"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[str] = mapped_column(unique=True)
+    request: Mapped[int] = mapped_column(index=True)
+    dataset: Mapped[str] = mapped_column(index=True)
+    mechanism: Mapped[str]
+    charged_at: Mapped[str] = mapped_column(index=True)
+
+
 class Nonce(Base):
     """A call that was answered; it is not answered again."""
 

@@ -14,7 +14,9 @@ has not. In this order, each step safe to be done again after another crash:
 5. A run that was charged and not started, or not again, stays charged; the same id starts it.
 6. Outcomes that were kept and never told, those of rounds that are over, and half-written files
    are deleted.
-7. syft's own status of each request is made to agree (`Gate.mirror_all_decisions`).
+7. What runs cost the patients' privacy is charged again where the log tells of a charge that the
+   records lack.
+8. syft's own status of each request is made to agree (`Gate.mirror_all_decisions`).
 
 If there is anything in 2, 3, 4 or 5, the event "site recovered" names it before it is done.
 """
@@ -27,6 +29,7 @@ from datasites.audit_events import Event
 from datasites.kept_decisions import record_waiting, waiting
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
+from datasites.privacy_ledger import restore
 from datasites.standing import ended_in_the_log, settle_ended
 from policies.findings import refuse
 
@@ -67,6 +70,9 @@ def recover(site: OpenSite) -> None:
             runs_interrupted=[str(run) for run in interrupted],
             runs_not_started=[str(run) for run in not_started],
         )
+    if lost := restore(site.records, site.charged.values()):
+        logger.warning("recovering privacy charges that the log tells: %s", ", ".join(lost))
+    site.charged.clear()
     record_waiting(site)
     settle_ended(site, ended_in_the_log(site))
     for run in settled:

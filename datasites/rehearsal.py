@@ -29,7 +29,7 @@ from policies.arrays import Arrays, pack
 from policies.contract import ArrayContract, Bound, Contract, Terms, Value
 from policies.findings import Finding, refuse
 from policies.strict import Strict, model_sha256
-from policies.update_rules import check_update
+from policies.update_rules import check_update, what_may_leave
 
 NOT_ON_MOCKS = ("examples.minimum", "counts.minimum")
 """Rules about numbers of images, which the mock does not have."""
@@ -231,7 +231,8 @@ class _Rehearsing:
         return self._cage.run(text, self._contract, limits, watched=watched)
 
     def _findings(self, result: RunResult) -> list[Finding]:
-        found = check_update(result.update, self._sent, self._contract, self._policy)
+        update = what_may_leave(result.update, self._policy)
+        found = check_update(update, self._sent, self._contract, self._policy)
         if result.undeclared:
             found.append(
                 refuse(

@@ -15,12 +15,14 @@ from datasites.dataset_facts import dataset_facts
 from datasites.errors import DecisionError, RunRefused
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite, SyftSide
+from datasites.privacy_ledger import spent_on
 from datasites.records import PublishedDataset, RequestRow, a_day_ago, utc_now
 from datasites.request_states import UNDECIDED, WITHDRAWABLE, RequestState
 from datasites.researchers import find_researcher
 from policies.contract import Terms
 from policies.findings import Finding, refuse
 from policies.job_rules import MAXIMUM_BYTES, job_sha256
+from policies.privacy.request_rule import check_budget
 from policies.request_rules import Ask, Requester, check_request
 from policies.strict import canonical_json, model_sha256, validation_sentences
 
@@ -193,7 +195,17 @@ def request_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
         facts = dataset_facts(site.site.datasets, terms.version)
         ask = Ask(row.text, terms, facts, requester(site, row.account))
         site.findings[name] = check_request(ask, policy)
-    return site.findings[name]
+    return [*site.findings[name], *_budget_findings(site, row)]
+
+
+def _budget_findings(site: OpenSite, row: RequestRow) -> list[Finding]:
+    """What the ledger of privacy says about it now, which changes with every run."""
+    rule = site.policy.privacy
+    if rule.mode == "none":
+        return []
+    terms = request_terms(row)
+    spent = spent_on(site.records, terms.dataset, rule.period_days)
+    return list(check_budget(terms, rule, spent, site.ledger.used(row.id)))
 
 
 def requester(site: OpenSite, account: str) -> Requester:

@@ -13,6 +13,7 @@ from datasites.earlier_texts import Comparison, compare_with_earlier
 from datasites.errors import DatasetError
 from datasites.open_site import OpenSite
 from datasites.people import Role, list_people
+from datasites.privacy_standing import PrivacyStanding, privacy_standing
 from datasites.records import RequestRow
 from datasites.rehearsal import Rehearsal, latest_rehearsal
 from datasites.request_states import UNDECIDED, RequestState
@@ -120,6 +121,7 @@ class ReviewSheet:
         earlier: The account's other requests, newest first.
         earliest: From when on the last agreement may be given; empty where there is no wait.
         lacking: Who has to agree and has no account here; empty where nobody is lacking.
+        privacy: What it asks of the privacy budget.
     """
 
     summary: Summary
@@ -133,6 +135,7 @@ class ReviewSheet:
     earlier: list[Summary]
     earliest: str
     lacking: str
+    privacy: PrivacyStanding
 
     @property
     def number(self) -> str:
@@ -167,6 +170,7 @@ class ReviewSheet:
                 "lacking": self.lacking,
             },
             "decisions": [d.model_dump(mode="json") for d in self.decisions],
+            "privacy": self.privacy.as_dict(),
             "rehearsal": _rehearsal(self.summary.rehearsal),
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "requester": self.requester,
@@ -192,6 +196,7 @@ def review(site: OpenSite, number: int) -> ReviewSheet:
         requester=_requester(site, row.account, theirs),
         earliest=_earliest(row, summary.needed),
         lacking=_lacking(site, row, summary.needed),
+        privacy=privacy_standing(site.records, terms, policy.privacy, row.id),
         earlier=[summarise(site, other, listed=True) for other in theirs[:20]],
     )
 

@@ -28,6 +28,7 @@ from datasites.errors import RunRefused
 from datasites.ledger import Outcome, RunId, RunState, check_same
 from datasites.lineage import retired_because
 from datasites.open_site import OpenSite
+from datasites.privacy_ledger import Charge
 from datasites.records import RequestRow
 from datasites.request_states import UNDECIDED, RequestState
 from datasites.requests import request_findings
@@ -35,7 +36,7 @@ from datasites.runs_under_way import UnderWay
 from datasites.standing import latest_approval
 from policies.argument_rules import check_arguments
 from policies.arrays import Arrays, MalformedArraysError, unpack
-from policies.contract import Contract
+from policies.contract import Contract, Terms
 from policies.document import Policy
 from policies.findings import finding_from_dict, refusals, refuse
 from policies.proof_rules import check_proof
@@ -166,7 +167,19 @@ def _order(site: OpenSite, row: RequestRow, run: RunId, asked: Asked) -> Order:
     return Order(
         run=run, account=row.account, text=row.text, text_sha256=row.text_sha256,
         approval=number, terms=terms, policy=policy, adoption=adoption,
+        privacy=_charge(terms, policy),
     )  # fmt: skip
+
+
+def _charge(terms: Terms, policy: Policy) -> Charge | None:
+    """What a run costs the patients, where the policy keeps account."""
+    rule = policy.privacy
+    if rule.mode == "none":
+        return None
+    if terms.privacy is None:  # no approval of it is in force under such a policy
+        raise _refused("privacy.epsilon", "the request asks for no epsilon",
+                       f"above 0, at most {rule.cap:g}", "submit a new request")  # fmt: skip
+    return Charge(terms.dataset, terms.privacy.mechanism(terms.runs, rule), rule)
 
 
 def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> UnderWay | Outcome:
@@ -192,7 +205,7 @@ def _begin(site: OpenSite, order: Order, weights: bytes, config_json: str) -> Un
         site.audit.append(Event.RUN_INTERRUPTED, "site", str(run), reason=reason)
         site.ledger.interrupt(run)
     earlier = site.ledger.reserve(
-        run, order.approval, terms.runs, order.policy.runs.per_day, arguments
+        run, order.approval, terms.runs, order.policy.runs.per_day, arguments, order.privacy
     )
     if earlier is not None:
         return earlier

@@ -106,6 +106,11 @@ class RunsUnderWay:
             self._untaken.discard(run)
             return first
 
+    def rest(self, seconds: float) -> bool:
+        """Wait for so long, or until the site stops: whether it does."""
+        wait([self._stopping], max(0.0, seconds))
+        return self.is_stopping
+
     def stop(self) -> None:
         """Let nobody wait any longer; to be followed by the end of the cages."""
         if not self._stopping.done():

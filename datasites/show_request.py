@@ -13,6 +13,7 @@ from rich.text import Text
 
 from datasites.attention import Kind, what_to_look_at
 from datasites.audit_log import Verification
+from datasites.privacy_standing import standing_in_words
 from policies.contract import in_megabytes
 from policies.findings import Severity
 from policies.plain_words import counted
@@ -147,6 +148,9 @@ def _print_head(out: Console, sheet: Mapping[str, Any]) -> None:
     if sheet["total_bytes"] is not None:
         total = in_megabytes(sheet["total_bytes"])
         _field(out, "", f"over all {runs['asked']} runs: {total} of arrays")
+    style = STYLES["refuse"] if sheet["privacy"]["mode"] == "none" else ""
+    for number, line in enumerate(standing_in_words(sheet["privacy"])):
+        _field(out, "" if number else "PRIVACY", line, style)
     _field(
         out, "Budget",
         f"{runs['asked']} runs asked for, {runs['used']} used, {runs['left']} left; failed runs "
@@ -310,8 +314,8 @@ def certificate_in_words(certificate: Mapping[str, Any] | None) -> str:
     )
 
 
-def _field(out: Console, name: str, value: str) -> None:
-    out.print(Text(f"{name:<10}", "bold") + Text(value), soft_wrap=False)
+def _field(out: Console, name: str, value: str, style: str = "") -> None:
+    out.print(Text(f"{name:<10}", "bold") + Text(value, style), soft_wrap=False)
 
 
 def _when(time: str) -> str:

@@ -14,7 +14,6 @@ from policies.contract import Terms
 from policies.document import Policy
 from policies.findings import Finding, Severity, passed, refuse
 from policies.job_rules import check_job
-from policies.privacy.mechanisms import Spent
 from policies.privacy.request_rule import check_privacy
 from policies.strict import some
 
@@ -59,16 +58,12 @@ class Ask:
         terms: What is asked for.
         dataset: What is known of the dataset version.
         requester: Who asks.
-        spent: What was charged to the dataset's patients before; None where it is not known.
-        runs_used: Runs of this request that are charged already.
     """
 
     text: str
     terms: Terms
     dataset: DatasetFacts
     requester: Requester
-    spent: Spent | None = None
-    runs_used: int = 0
 
 
 Rule = Callable[[Ask, Policy], Iterator[Finding]]
@@ -332,7 +327,7 @@ def _job(ask: Ask, policy: Policy) -> Iterator[Finding]:
 
 
 def _privacy(ask: Ask, policy: Policy) -> Iterator[Finding]:
-    yield from check_privacy(ask.terms, policy.privacy, ask.spent, ask.runs_used)
+    yield from check_privacy(ask.terms, policy.privacy)
 
 
 RULES: dict[str, Rule] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,20 @@ def check_update(update: Update, sent: Arrays, contract: Contract, policy: Polic
     findings += _check_metrics(update.metrics, contract)
     if findings:
         return findings  # the rules below need the declared shapes
+    clipped = policy.privacy.mode == "update_noise"  # whatever its change is
     return [
         *_check_examples(update.examples, policy),
         *_check_cells(update.counts, policy),
         *_check_size(update, policy),
-        *_check_change(update.weights, sent, policy),
+        *([] if clipped else _check_change(update.weights, sent, policy)),
     ]
+
+
+def what_may_leave(update: Update, policy: Policy) -> Update:
+    """An update without what the policy keeps back whatever it is: with noise, all but weights."""
+    if policy.privacy.mode != "update_noise":
+        return update
+    return replace(update, metrics={}, counts={})
 
 
 def _check_sent(

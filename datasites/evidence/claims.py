@@ -62,6 +62,7 @@ class Statement:
         basis: What it rests on.
         lines: Numbers of the lines of the log.
         documents: Names of files in the folder.
+        alarming: Whether it is shown in red: something was not protected.
     """
 
     safe: Safe
@@ -69,6 +70,7 @@ class Statement:
     basis: Basis
     lines: tuple[int, ...] = ()
     documents: tuple[str, ...] = ()
+    alarming: bool = False
 
 
 def numbers(lines: Iterable[Line]) -> tuple[int, ...]:

@@ -8,6 +8,10 @@ from datasites.audit_events import Event
 from datasites.evidence.claims import Basis, Line, Safe, Statement, numbers, of_kind
 from datasites.evidence.documents import POLICY, TERMS, Documents
 from datasites.evidence.sentences import counted, listed
+from datasites.privacy_ledger import entry_in_log
+from policies.privacy.accounting import epsilon
+from policies.privacy.mechanisms import Spent
+from policies.privacy.rule import PrivacyRule
 
 
 def output_statements(lines: Sequence[Line], documents: Documents) -> list[Statement]:
@@ -80,11 +84,42 @@ def _privacy(lines: Sequence[Line], documents: Documents) -> list[Statement]:
     released = of_kind(lines, Event.UPDATE_RELEASED)
     size = sum(line["detail"].get("bytes", 0) for line in released)
     left = f"{counted(len(released), 'update')} with in total {counted(size, 'byte')} left."
-    if any(policy.privacy.mode != "none" for policy in documents.policies.values()):
-        text = f"A policy asks for differential privacy, which this version cannot give; {left}"
-    elif released:
-        text = f"No differential privacy was applied; {left}"
-    else:
+    started = of_kind(lines, Event.RUN_STARTED)
+    charged = [line for line in started if "privacy" in line["detail"]]
+    proving, found = numbers([*charged, *released]), []
+    for rule in _guaranteed(documents):
+        told = f"{rule.guarantee()} {_spent(charged, rule)} {left}"
+        found.append(Statement(Safe.OUTPUTS, told, Basis.DOCUMENT, proving, (POLICY,)))
+    runs = {line["run"] for line in charged}
+    if bare := [line for line in released if line["run"] not in runs]:
+        size = sum(line["detail"].get("bytes", 0) for line in bare)
+        text = (
+            f"No differential privacy was applied; {counted(len(bare), 'update')} with in total "
+            f"{counted(size, 'byte')} left."
+        )
+        also = (POLICY,)
+        found.append(
+            Statement(Safe.OUTPUTS, text, Basis.DOCUMENT, numbers(bare), also, alarming=True)
+        )
+    elif not found:
         text = "The policy asks for no differential privacy, and no update left."
-    basis = Basis.DOCUMENT if released else Basis.ABSENCE
-    return [Statement(Safe.OUTPUTS, text, basis, numbers(released), (POLICY,))]
+        found.append(Statement(Safe.OUTPUTS, text, Basis.ABSENCE, (), (POLICY,)))
+    return found
+
+
+def _guaranteed(documents: Documents) -> list[PrivacyRule]:
+    """The different guarantees of the policies in the folder."""
+    rules = [policy.privacy for policy in documents.policies.values()]
+    return list(dict.fromkeys(rule for rule in rules if rule.mode != "none"))
+
+
+def _spent(charged: Sequence[Line], rule: PrivacyRule) -> str:
+    """What the runs of this request cost together, from what the log says of each."""
+    entries = {line["run"]: entry for line in charged if (entry := entry_in_log(line)) is not None}
+    cost = epsilon(
+        Spent(entry.mechanism for entry in entries.values()), rule.guaranteed_delta, rule.accountant
+    )
+    return (
+        f"{counted(len(entries), 'run')} of this request were charged, together epsilon "
+        f"{cost:.3g} with delta {rule.guaranteed_delta:g}."
+    )

@@ -81,6 +81,7 @@ def make_record(documents: Documents, lines: Sequence[Line]) -> dict[str, Any]:
                         "basis": statement.basis.value,
                         "lines": list(statement.lines),
                         "documents": list(statement.documents),
+                        "alarming": statement.alarming,
                     }
                     for statement in statements
                     if statement.safe is safe

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from datasites.page.wording import age, cut, day, moment, shown, size
+from datasites.privacy_standing import standing_in_words
 from policies.plain_words import counted
 
 FOLDER = Path(__file__).parent
@@ -31,6 +32,7 @@ def _environment() -> Environment:
         "day": day,
         "age": lambda iso: age(iso, dt.datetime.now(dt.UTC)),
         "counted": counted,
+        "privacy_lines": standing_in_words,
     }
     return environment
 

@@ -17,6 +17,7 @@ from federation.dataset_table import in_order
 from federation.errors import ConnectionLostError, FederationError, PolicyWarning, UntrustedError
 from federation.job import Job
 from federation.notebook_tables import BAD, GOOD, Cell, Datasets, Findings, Row, html_table
+from federation.privacy_costs import PrivacyCosts, privacy_costs
 from federation.saved_study import read_study, save_study
 from federation.side_by_side import ask_all, ask_each
 from federation.sites import Site
@@ -353,6 +354,11 @@ class Study:
             for name, request in self._own_requests().items()
         ]
         return pd.DataFrame(rows)
+
+    def privacy(self) -> PrivacyCosts:
+        """What the study asks of each hospital's privacy budget, and what is spent and left."""
+        requests = self._own_requests()
+        return privacy_costs({self.federation[n].title: r for n, r in requests.items()})
 
     def wait(self, timeout_s: float = 3600, every_s: float = 2) -> dict[str, str]:
         """Wait until every request is decided, or the time is over; the states."""

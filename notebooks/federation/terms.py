@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from federation.errors import FederationError
 from policies.contract import ArrayContract, Bound, Contract, Terms
+from policies.privacy.asked import PrivacyAsked
 from policies.strict import validation_sentences
 
 Range = tuple[float, float]
@@ -31,6 +32,7 @@ class Wanted:
     arguments: dict[str, Bound]
     contract: Contract
     expires_in_days: int = 30
+    privacy: PrivacyAsked | None = None
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class Wanted:
                 expires_in_days=self.expires_in_days,
                 arguments=self.arguments,
                 contract=self.contract,
+                privacy=self.privacy,
             )
         except ValidationError as error:
             sentences = "; ".join(validation_sentences(error, Terms))
@@ -72,6 +75,7 @@ def training_terms(
     metrics: Sequence[str] = ("loss", "accuracy", "steps"),
     sent: Mapping[str, NDArray[np.generic]] | None = None,
     expires_in_days: int = 30,
+    epsilon: float | None = None,
 ) -> Wanted:
     """Terms of a training job: the same arrays go in and come out, with a few numbers.
 
@@ -86,11 +90,15 @@ def training_terms(
         sent: The arrays that go in, where an algorithm sends more than the weights
             (`algorithm.to_send`).
         expires_in_days: How long the approval shall hold.
+        epsilon: What all runs together may cost a patient, where hospitals keep account (policy
+            `privacy`); they derive the noise from it, and then no metric leaves (`metrics=()`).
     """
+    asked = None if epsilon is None else _asked(epsilon)
     inputs = None if sent is None else {name: _declare(array) for name, array in sent.items()}
     arrays = {name: _declare(array) for name, array in weights.items()}
     contract = Contract(weights=arrays, inputs=inputs, metrics=tuple(metrics))
-    return Wanted(title, purpose, dataset, runs, _bounds(config), contract, expires_in_days)
+    bounds = _bounds(config)
+    return Wanted(title, purpose, dataset, runs, bounds, contract, expires_in_days, asked)
 
 
 def evaluation_terms(
@@ -171,6 +179,15 @@ def description_terms(
     )
     arguments = _bounds({**config, "bins": bins})
     return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
+
+
+def _asked(epsilon: float) -> PrivacyAsked:
+    try:
+        return PrivacyAsked(epsilon=epsilon)
+    except ValidationError as error:
+        raise FederationError(
+            f"`epsilon` is {epsilon!r}; give a number above 0, at most 100, for all runs together"
+        ) from error
 
 
 def _declare(array: NDArray[np.generic]) -> ArrayContract:

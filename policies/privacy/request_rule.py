@@ -12,18 +12,8 @@ from policies.privacy.mechanisms import Spent
 from policies.privacy.rule import PrivacyRule
 
 
-def check_privacy(
-    terms: Terms, rule: PrivacyRule, spent: Spent | None = None, runs_used: int = 0
-) -> Iterator[Finding]:
-    """Findings on what a request would cost the patients of its dataset.
-
-    Args:
-        terms: What is asked for.
-        rule: The policy's section.
-        spent: What was charged to the dataset so far in the policy's period, over everyone's runs;
-            None where it is not known.
-        runs_used: Runs of this request that are charged already.
-    """
+def check_privacy(terms: Terms, rule: PrivacyRule) -> Iterator[Finding]:
+    """Findings on what a request asks of the privacy of its dataset's patients."""
     if rule.mode == "none":
         yield Finding(
             "privacy.mode", Severity.READ, "none: updates leave as computed", "none",
@@ -55,19 +45,37 @@ def check_privacy(
         f"epsilon {asked.epsilon:g} for {terms.runs} runs; a run is {mechanism.in_words()}",
         f"at most {rule.cap:g}",
     )
-    if spent is not None:
-        before = epsilon(spent, rule.guaranteed_delta, rule.accountant)
-        rest = Spent({mechanism: max(0, terms.runs - runs_used)})
-        after = epsilon(spent + rest, rule.guaranteed_delta, rule.accountant)
-        seen = f"epsilon {before:.3g} is spent, and {after:.3g} with all runs of this request"
-        if after <= rule.cap:
-            yield passed("privacy.budget", seen, f"at most {rule.cap:g}")
-        else:
-            yield refuse(
-                "privacy.budget", seen,
-                f"at most {rule.cap:g}; {max(0.0, rule.cap - before):.3g} is left",
-                "ask for less epsilon, or for fewer runs",
-            )  # fmt: skip
+
+
+def check_budget(
+    terms: Terms, rule: PrivacyRule, spent: Spent, runs_used: int = 0
+) -> Iterator[Finding]:
+    """Whether what is left of a dataset's budget is enough for all runs of a request.
+
+    Args:
+        terms: What is asked for.
+        rule: The policy's section.
+        spent: What was charged to the dataset so far in the policy's period, over everyone's runs.
+        runs_used: Runs of this request that are in `spent` already.
+    """
+    if rule.mode == "none" or terms.privacy is None:
+        return
+    before = epsilon(spent, rule.guaranteed_delta, rule.accountant)
+    try:
+        mechanism = terms.privacy.mechanism(terms.runs, rule)
+    except ValueError:
+        return  # `check_privacy` says so
+    rest = Spent({mechanism: max(0, terms.runs - runs_used)})
+    after = epsilon(spent + rest, rule.guaranteed_delta, rule.accountant)
+    seen = f"epsilon {before:.3g} is spent, and {after:.3g} with all runs of this request"
+    if after <= rule.cap:
+        yield passed("privacy.budget", seen, f"at most {rule.cap:g}")
+    else:
+        yield refuse(
+            "privacy.budget", seen,
+            f"at most {rule.cap:g}; {max(0.0, rule.cap - before):.3g} is left",
+            "ask for less epsilon, or for fewer runs",
+        )  # fmt: skip
 
 
 def _form(terms: Terms, asked: PrivacyAsked, rule: PrivacyRule) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ from datasites.evidence.selection import Matter, select_lines
 from datasites.evidence.sentences import listed, sentence
 from datasites.evidence.statements import final_state, is_stopped, make_statements
 from datasites.request_states import RequestState
+from policies.privacy.accounting import epsilon
+from policies.privacy.mechanisms import Mechanism, Spent
 
 RITA, OLIVIA, SAM = "rita@uni.example", "olivia@stmarys.example", "sam@stmarys.example"
 AT = "2026-11-22T09:14:05.123456Z"
@@ -249,12 +251,38 @@ def test_without_an_update_the_privacy_sentence_claims_no_line() -> None:
     assert (found.basis, found.lines) == (Basis.ABSENCE, ())
 
 
-def test_a_policy_with_differential_privacy_is_not_said_to_have_been_met() -> None:
-    private = factories.policy(
-        privacy={"mode": "update_noise", "maximum_epsilon": 3.0, "delta": 1e-6}
-    )
-    found = statements(SUBMITTED, policies={private.sha256: private})
-    assert find(found, "which this version cannot give")
+NOISE = {"noise_multiplier": 4.0, "sampling_rate": 1.0, "steps": 1}
+
+
+def charged(round_number: int, n: int) -> Any:
+    return line(
+        Event.RUN_STARTED, subject=f"R-7/{round_number}/1", n=n, sandbox="bubblewrap",
+        privacy={"dataset": "chest-xray", **NOISE},
+    )  # fmt: skip
+
+
+def private_policies() -> dict[str, Any]:
+    rule = {"mode": "update_noise", "maximum_epsilon": 3.0, "delta": 1e-6}
+    private = factories.policy(privacy=rule)
+    return {private.sha256: private}
+
+
+def test_what_runs_cost_is_added_up_from_the_log() -> None:
+    lines = (SUBMITTED, charged(1, 13), released(1, 14), charged(2, 15), charged(2, 16))
+    found = statements(*lines, policies=private_policies())
+    cost = epsilon(Spent({Mechanism(noise_multiplier=4.0): 2}), 1e-6)
+    told = find(found, f"2 runs of this request were charged, together epsilon {cost:.3g}")
+    assert "Epsilon at most 3 with delta 1e-06 per patient" in told.text
+    assert not told.alarming
+    assert told.lines == (13, 14, 15, 16)
+
+
+def test_an_update_that_no_noise_covers_is_alarming_also_beside_others() -> None:
+    lines = (SUBMITTED, charged(1, 13), released(1, 14), started(2, 15), released(2, 16, 70))
+    found = statements(*lines, policies=private_policies())
+    bare = find(found, "No differential privacy was applied; 1 update with in total 70 bytes left.")
+    assert bare.alarming
+    assert bare.lines == (16,)
 
 
 def test_runs_without_a_sandbox_are_told_apart() -> None:
