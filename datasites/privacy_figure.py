@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.dates as mdates
+import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from datasites.errors import ConfigurationError
@@ -27,7 +27,11 @@ def draw_spending(file: Path, kept: Sequence[Entry], rule: PrivacyRule) -> None:
     """
     if file.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"{file} names no picture; give a .png, .svg or .pdf file")
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    with matplotlib.rc_context({"date.converter": "concise"}):
+        _draw(Figure(figsize=(7, 3.4), layout="constrained"), file, kept, rule)
+
+
+def _draw(figure: Figure, file: Path, kept: Sequence[Entry], rule: PrivacyRule) -> None:
     axes = figure.add_subplot()
     names = sorted({entry.dataset for entry in kept})
     for name, colour in zip(names, COLOURS * len(names), strict=False):
@@ -35,29 +39,22 @@ def draw_spending(file: Path, kept: Sequence[Entry], rule: PrivacyRule) -> None:
         times, levels = [], []
         for entry in (e for e in kept if e.dataset == name):
             spent[entry.mechanism] += 1
-            times.append(dt.datetime.fromisoformat(entry.at))
+            times.append(np.datetime64(entry.at.removesuffix("Z")))
             levels.append(epsilon(spent, rule.delta or DELTA, "rdp"))
-        x = [float(mdates.date2num(time)) for time in times]
-        axes.step(x, levels, where="post", color=colour, lw=2, label=name)
-        axes.plot(x[-1:], levels[-1:], "o", color=colour, ms=4)
-        axes.annotate(
-            f"{name}: {levels[-1]:.2f}", (x[-1], levels[-1]), xytext=(-6, 6),
-            textcoords="offset points", ha="right", color=colour,
-        )  # fmt: skip
+        axes.step(times, levels, where="post", color=colour, lw=2)
+        label = f"{name}: {levels[-1]:.3g} after {len(levels)} runs"
+        axes.plot(times[-1:], levels[-1:], "o", color=colour, ms=5, label=label)
     if rule.maximum_epsilon is not None:
         axes.axhline(rule.maximum_epsilon, color="#a4201a", lw=1, ls="--")
-        axes.annotate(
-            f"cap {rule.maximum_epsilon:g}", (0, rule.maximum_epsilon), xytext=(4, 4),
-            xycoords=("axes fraction", "data"), textcoords="offset points", color="#a4201a",
+        axes.text(
+            0.01, rule.maximum_epsilon, f"cap {rule.maximum_epsilon:g}", va="bottom",
+            transform=axes.get_yaxis_transform(), color="#a4201a",
         )  # fmt: skip
     if not names:
         axes.text(0.5, 0.4, "nothing was charged yet", ha="center", transform=axes.transAxes)
         axes.set_xticks([])
     else:
-        axes.xaxis_date()
-        locator = mdates.AutoDateLocator(minticks=3, maxticks=7)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+        axes.legend(loc="best", frameon=False)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.set_ylabel(f"epsilon per patient (delta {rule.delta or DELTA:g})")

@@ -58,13 +58,13 @@ def check_budget(
         spent: What was charged to the dataset so far in the policy's period, over everyone's runs.
         runs_used: Runs of this request that are in `spent` already.
     """
-    if rule.mode == "none" or terms.privacy is None:
-        return
+    if rule.mode == "none" or terms.privacy is None or terms.privacy.epsilon > rule.cap:
+        return  # `check_privacy` says what is wrong
     before = epsilon(spent, rule.guaranteed_delta, rule.accountant)
     try:
         mechanism = terms.privacy.mechanism(terms.runs, rule)
     except ValueError:
-        return  # `check_privacy` says so
+        return
     rest = Spent({mechanism: max(0, terms.runs - runs_used)})
     after = epsilon(spent + rest, rule.guaranteed_delta, rule.accountant)
     seen = f"epsilon {before:.3g} is spent, and {after:.3g} with all runs of this request"
