@@ -191,7 +191,7 @@ def test_the_cap_ends_the_runs_of_approvals_that_stand(noisy: Hospital) -> None:
     share = 0.95 * told["left"]
     first, second = (submit(noisy, factories.DOUBLE_JOB, share) for _ in range(2))
     noisy.run(first)
-    with pytest.raises(RefusedError, match=r"privacy\.budget.*is left"):
+    with pytest.raises(RefusedError, match=r"(?s)privacy\.budget.*is left"):
         noisy.run(second)
 
 
