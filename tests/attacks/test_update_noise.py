@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import factories
+import federation
 from datasites.audit_log import read_events
 from datasites.cli import app
 from datasites.protection import with_noise
@@ -127,6 +128,15 @@ def test_the_update_is_the_clipped_change_and_noise(noisy: Hospital) -> None:
     assert 1.45 < costs["spent by this study"] <= 1.5
     assert costs["spent by everyone"] > costs["spent by this study"]
     assert "update_noise" in study.privacy()._repr_html_()
+
+
+def test_rounds_and_their_history_go_on_as_without_noise(noisy: Hospital) -> None:
+    study = submit(noisy, factories.DOUBLE_JOB, 0.3, 2)
+    result = federation.run_rounds(
+        study, factories.weights(), {"rate": 0.5}, rounds=2, progress=False
+    )
+    assert [(r.state, r.examples) for r in result.history] == [("contributed", ON_CARD)] * 2
+    assert np.isfinite(result.weights["w"]).all()
 
 
 def test_the_same_run_again_is_the_same_update_and_costs_nothing(noisy: Hospital) -> None:
