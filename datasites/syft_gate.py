@@ -84,6 +84,7 @@ from policies.envelope import (
     signed_part,
 )
 from policies.findings import encode_refusal, refuse
+from policies.job_rules import ENTRY_ARGUMENTS
 
 logger = logging.getLogger(__name__)
 
@@ -357,8 +358,9 @@ class Gate:
                     refuse(
                         "job.syntax",
                         "a text that cannot become a job",
-                        f"a module whose first statement is `def {terms.entry}(data, weights, "
-                        "config)`, without global variables or lambda as entry",
+                        f"a module whose first statement is `def {terms.entry}("
+                        f"{', '.join(ENTRY_ARGUMENTS[terms.access])})`, without global variables "
+                        "or lambda as entry",
                         "run the job on the mock first",
                     )
                 ]

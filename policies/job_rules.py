@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
+from policies.contract import Access
 from policies.findings import Finding, passed
 from policies.job import (
     calls,
@@ -27,6 +28,11 @@ from policies.sections import JobRule
 
 __all__ = ["MAXIMUM_BYTES", "RULES", "check_job", "job_sha256"]
 
+ENTRY_ARGUMENTS: dict[Access, tuple[str, ...]] = {
+    "arrays": ("data", "weights", "config"),
+    "trainer": ("card", "config"),
+}
+"""What a job's entry function takes, by how the job sees images."""
 MAXIMUM_FINDINGS = 30
 """Findings of one rule that are listed; a text with more is refused all the same."""
 
@@ -45,12 +51,13 @@ RULES = (*(module.RULE for module in _RULES), second_opinion.RULE)
 """Every rule on a text that is Python, in the order in which they are told."""
 
 
-def check_job(text: str, entry: str, rule: JobRule) -> list[Finding]:
+def check_job(text: str, entry: str, rule: JobRule, access: Access = "arrays") -> list[Finding]:
     """Every finding about a job's text, the kept rules included.
 
-    The same text gets the same findings everywhere; no text makes this raise.
+    The same text gets the same findings everywhere; no text makes this raise. With access
+    `trainer` the entry function builds a model from a card, and never sees an image.
     """
-    job = read_job(text, entry, rule)
+    job = read_job(text, entry, rule, ENTRY_ARGUMENTS[access])
     if isinstance(job, Finding):
         return [job]
     findings: list[Finding] = []

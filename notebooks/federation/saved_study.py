@@ -15,7 +15,7 @@ from federation.errors import FederationError
 from federation.job import Job
 from federation.terms import Wanted
 from federation.whole_file import write_whole
-from policies.contract import Bound, Contract
+from policies.contract import Access, Bound, Contract
 from policies.privacy.asked import PrivacyAsked
 from policies.strict import Strict
 
@@ -48,6 +48,8 @@ class SavedStudy(Strict):
     """How long approvals hold."""
     privacy: PrivacyAsked | None = None
     """What the runs may cost a patient."""
+    access: Access = "arrays"
+    """How the job sees images."""
     requests: dict[str, int] = Field(min_length=1)
     """Site -> number of the request there."""
 
@@ -55,7 +57,7 @@ class SavedStudy(Strict):
         """The job and the terms."""
         wanted = Wanted(
             self.title, self.purpose, self.dataset, self.runs, self.arguments, self.contract,
-            self.expires_in_days, self.privacy,
+            self.expires_in_days, self.privacy, self.access,
         )  # fmt: skip
         return Job(self.text, self.job, self.entry), wanted
 
@@ -73,7 +75,8 @@ def save_study(study: Study, file: str | Path) -> Path:
         job=study.job.name, entry=study.job.entry, text=study.job.text, title=wanted.title,
         purpose=wanted.purpose, dataset=wanted.dataset, runs=wanted.runs,
         arguments=wanted.arguments, contract=wanted.contract,
-        expires_in_days=wanted.expires_in_days, privacy=wanted.privacy, requests=study.requests,
+        expires_in_days=wanted.expires_in_days, privacy=wanted.privacy,
+        access=wanted.access, requests=study.requests,
     )  # fmt: skip
     try:
         write_whole(Path(file), saved.model_dump_json(indent=1).encode())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from federation.errors import FederationError
-from policies.contract import ArrayContract, Bound, Contract, Terms
+from policies.contract import Access, ArrayContract, Bound, Contract, Terms
 from policies.privacy.asked import PrivacyAsked
 from policies.strict import validation_sentences
 
@@ -33,6 +33,7 @@ class Wanted:
     contract: Contract
     expires_in_days: int = 30
     privacy: PrivacyAsked | None = None
+    access: Access = "arrays"
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class Wanted:
                 entry=entry,
                 dataset=self.dataset,
                 version=version,
-                access="arrays",
+                access=self.access,
                 runs=self.runs,
                 expires_in_days=self.expires_in_days,
                 arguments=self.arguments,

@@ -58,15 +58,15 @@ def _check_entry(job: JobText) -> Iterator[Finding]:
         yield refuse(
             RULE,
             "the first statement is not the entry function",
-            f"`def {job.entry}(data, weights, config)` first, helpers after it",
+            f"`{job.head}` first, helpers after it",
             "move imports into the functions",
             getattr(first, "lineno", None),
         )
-    elif [a.arg for a in first.args.args] != ["data", "weights", "config"]:
+    elif tuple(a.arg for a in first.args.args) != job.arguments:
         yield refuse(
             RULE,
             f"`{job.entry}` takes other arguments",
-            f"`def {job.entry}(data, weights, config)`",
+            f"`{job.head}`",
             "rename them",
             first.lineno,
         )

@@ -35,6 +35,12 @@ class JobText:
     tree: ast.Module
     entry: str
     rule: JobRule
+    arguments: tuple[str, ...] = ("data", "weights", "config")
+
+    @property
+    def head(self) -> str:
+        """How the entry function starts."""
+        return f"def {self.entry}({', '.join(self.arguments)})"
 
     @cached_property
     def lines(self) -> list[str]:
@@ -57,7 +63,7 @@ class JobText:
         return follow(self.tree, self.entry)
 
 
-def read_job(text: str, entry: str, rule: JobRule) -> JobText | Finding:
+def read_job(text: str, entry: str, rule: JobRule, arguments: tuple[str, ...]) -> JobText | Finding:
     """The text taken apart, or the finding that it cannot be: too long, or not Python."""
     if len(text.encode(errors="surrogatepass")) > MAXIMUM_BYTES:
         return refuse(
@@ -95,7 +101,7 @@ def read_job(text: str, entry: str, rule: JobRule) -> JobText | Finding:
             "give the parts names",
             deep,
         )
-    return JobText(text, tree, entry, rule)
+    return JobText(text, tree, entry, rule, arguments)
 
 
 def shown(text: str, limit: int = 60) -> str:
