@@ -20,6 +20,7 @@ import importlib.util
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +87,9 @@ def find_bubblewrap() -> Bubblewrap:
 
 
 def wall_in(
-    bwrap: Bubblewrap, dataset: Path, worker: Path, scratch_mb: int, seccomp: int
+    bwrap: Bubblewrap, dataset: Path, program: Mapping[str, Path], scratch_mb: int, seccomp: int
 ) -> list[str]:
-    """The command prefix that runs Python inside: dataset at /data, worker at /worker.py.
+    """The command prefix that runs Python inside: dataset at /data, the program's files as named.
 
     `seccomp` is an open descriptor from which bubblewrap reads the filter of system calls. What can
     be written is /scratch, not /tmp: Python itself may be installed below /tmp.
@@ -113,7 +114,9 @@ def wall_in(
     for name in HIDDEN_PACKAGES:
         if (packages / name).exists():
             command += ["--tmpfs", str(packages / name), "--remount-ro", str(packages / name)]
-    command += ["--ro-bind", str(dataset), "/data", "--ro-bind", str(worker), "/worker.py"]
+    command += ["--ro-bind", str(dataset), "/data"]
+    for name, file in program.items():
+        command += ["--ro-bind", str(file), name]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for path in (Path("/proc", name) for name in HIDDEN_IN_PROC):
         if path.is_dir():

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,8 @@ from policies.contract import Contract
 from policies.sections import SandboxRule
 from policies.update_rules import Update
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = {"/worker.py": Path(__file__).with_name("worker.py")}
+"""The program of a cage for foreign code: name inside -> file. The first one is started."""
 START_S = 120
 GRACE_S = 3.0
 """How much longer than a run's time a cage may take to end it and to clean up."""
@@ -108,13 +109,19 @@ class Cage:
         threads: Threads that a run computes with.
         idle_s: Seconds without a run after which its process ends, to start again when it is
             needed: a warm one holds some 300 MB. None for never.
+        program: The files of the program inside.
     """
 
     def __init__(
-        self, dataset: Path, bwrap: Bubblewrap | None, threads: int, idle_s: float | None = None
+        self,
+        dataset: Path,
+        bwrap: Bubblewrap | None,
+        threads: int,
+        idle_s: float | None = None,
+        program: Mapping[str, Path] = WORKER,
     ) -> None:
         self._dataset, self._bwrap, self._threads = dataset, bwrap, threads
-        self._idle_s = idle_s
+        self._idle_s, self._program = idle_s, program
         self._rest: threading.Timer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -216,10 +223,12 @@ class Cage:
         arguments = ["-I", "-B", "-X", "utf8"]
         with _readable(cage_filter()) as seccomp:
             if self._bwrap is None:
-                command = [sys.executable, *arguments, str(WORKER), str(self._dataset)]
+                started = str(next(iter(self._program.values())))
+                command = [sys.executable, *arguments, started, str(self._dataset)]
             else:
-                walls = wall_in(self._bwrap, self._dataset, WORKER, SCRATCH_MB, seccomp)
-                command = [*walls, sys.executable, *arguments, "/worker.py", "/data"]
+                walls = wall_in(self._bwrap, self._dataset, self._program, SCRATCH_MB, seccomp)
+                started = next(iter(self._program))
+                command = [*walls, sys.executable, *arguments, started, "/data"]
             refused = run_filter().hex() if self._bwrap else ""
             process = subprocess.Popen(
                 [*command, str(self._threads), refused],

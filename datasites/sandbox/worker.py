@@ -28,6 +28,7 @@ import time
 import traceback
 import types
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,8 +102,17 @@ class Data:
         return {n: np.load(self.directory / f"{split}_group_{n}.npy", mmap_mode="r") for n in names}
 
 
-def main() -> None:
-    """Serve runs until the input ends."""
+Call = Callable[[Data, dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
+"""What a run does: data, header and payload of the request -> header and payload of the answer."""
+
+
+def serve(call: Call, warm_up: Callable[[int], None]) -> None:
+    """Serve runs until the input ends, each in a child of its own.
+
+    Args:
+        call: What a run does.
+        warm_up: Imports what runs need, given the threads that they may use.
+    """
     directory, threads = Path(sys.argv[1]), int(sys.argv[2])
     refused = bytes.fromhex("".join(sys.argv[3:]))
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no run can look into this process
@@ -111,13 +121,13 @@ def main() -> None:
     os.dup2(2, 1)
     os.environ.pop("GLIBC_TUNABLES", None)  # it was for the start of this process
     _keep_memory()
-    _warm_up(threads)
+    warm_up(threads)
     if os.getpid() == 1:
         _forget_tables_of(GPU_LIBRARY)
     _make_pages_large()
     _send(answers, {"ready": True}, b"")
     while (request := _receive(requests)) is not None:
-        header, answer = _run_in_child(Data(directory), refused, *request)
+        header, answer = _run_in_child(call, Data(directory), refused, *request)
         _clean_up()
         _send(answers, header, answer)
     os._exit(0)  # what libraries do at the end of a process needs tables that are forgotten
@@ -156,7 +166,7 @@ class NoCompiler(types.ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _warm_up(threads: int) -> None:
+def warm_up(threads: int) -> None:
     """Import what runs need, once, so that a run starts in milliseconds."""
     import numpy  # noqa: F401
     import safetensors.numpy  # noqa: F401
@@ -222,7 +232,7 @@ def _make_pages_large() -> None:
 
 
 def _run_in_child(
-    data: Data, refused: bytes, header: dict[str, Any], payload: bytes
+    call: Call, data: Data, refused: bytes, header: dict[str, Any], payload: bytes
 ) -> tuple[dict[str, Any], bytes]:
     started = time.monotonic()
     pipes = [os.pipe() for _ in range(3)]  # result, log, attempts
@@ -232,7 +242,7 @@ def _run_in_child(
     if child == 0:
         try:
             _become_run([write for _, write in pipes], header["limits"], refused)
-            answer, arrays = _call(data, header, payload)
+            answer, arrays = call(data, header, payload)
             with os.fdopen(RESULT, "wb") as file:
                 _send(file, answer, arrays)
         finally:
@@ -330,10 +340,15 @@ def _call(data: Data, header: dict[str, Any], payload: bytes) -> tuple[dict[str,
             **(trace.told() if trace else {}),
         }, save(arrays)
     except BaseException as error:
-        traceback.print_exc()
-        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS]
         told = trace.told() if trace else {}
-        return {"error": kinds[0] if kinds else "Exception", **told}, b""
+        return {"error": kind_of(error), **told}, b""
+
+
+def kind_of(error: BaseException) -> str:
+    """The kind of an error, which may be told; the error itself is for the site's log."""
+    traceback.print_exception(error)
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS]
+    return kinds[0] if kinds else "Exception"
 
 
 class Attempts:
@@ -549,4 +564,4 @@ def _receive(file: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_call, warm_up)
