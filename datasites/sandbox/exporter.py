@@ -61,7 +61,7 @@ def describe(model: Any) -> dict[str, Any]:
 
 def _layer(layer: Any) -> dict[str, Any]:
     """The class of a layer and the arguments that it was made with."""
-    told = {"type": type(layer).__name__}
+    told: dict[str, Any] = {"type": type(layer).__name__}
     for name in getattr(layer, "__constants__", ()):
         if name not in LEFT_OUT and hasattr(layer, name):
             value = getattr(layer, name)

@@ -14,11 +14,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from policies.privacy.noise import GRID, gaussian_steps
 
@@ -59,15 +60,14 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no type
         for parameter in self.params:
             parameter.summed_grad = torch.zeros(parameter.numel(), dtype=torch.float64)
 
-    def accumulate(self, owners: Tensor, patients: int) -> None:
+    def accumulate(self, images: Sequence[int]) -> None:
         """Add the clipped gradients of some patients, of whom all images are in `grad_sample`.
 
         Args:
-            owners: (images,) int64, the patient of each image, 0 to `patients` - 1; an image with
-                -1 is none's and counts for nothing.
-            patients: How many patients.
+            images: How many images each patient has, in their order; images after them count for
+                nothing.
         """
-        gradients = [_of_patients(p, owners, patients) for p in self.params]
+        gradients = [_of_patients(p, images) for p in self.params]
         norms = torch.stack(
             [torch.linalg.vector_norm(g, dim=1, dtype=torch.float64) for g in gradients]
         ).norm(dim=0)
@@ -97,10 +97,11 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no type
         return True
 
 
-def _of_patients(parameter: nn.Parameter, owners: Tensor, patients: int) -> Tensor:
-    """The gradients (patients, entries) of a parameter, from those of images; these are dropped."""
+def _of_patients(parameter: Any, images: Sequence[int]) -> Tensor:
+    """The gradients (patients, entries) of a parameter, summed over images; these are dropped."""
     samples: Tensor = parameter.grad_sample.flatten(1)
-    parameter.grad_sample = None
-    kept = owners >= 0
-    found = torch.zeros(patients, samples.shape[1])
-    return found.index_add_(0, owners[kept], samples[kept])
+    parameter.grad_sample = parameter.grad = None
+    used = samples[: sum(images)]
+    if len(used) == len(images):
+        return used
+    return torch.stack([own.sum(0) for own in torch.split(used, list(images))])

@@ -46,7 +46,7 @@ class Patients:
         return cls.of(np.load(index))
 
     @classmethod
-    def of(cls, owners: NDArray[np.integer]) -> Patients:
+    def of(cls, owners: NDArray[np.int32]) -> Patients:
         """From the patient of each image, (images,)."""
         order = np.argsort(owners, kind="stable")
         changes = np.flatnonzero(np.diff(owners[order])) + 1
@@ -65,10 +65,11 @@ class Patients:
 
     def images(self, patient: int, most: int) -> Rows:
         """Rows of at most `most` images of a patient, drawn at random without replacement."""
-        own = self.order[self.first[patient] : self.first[patient + 1]]
+        own: Rows = self.order[self.first[patient] : self.first[patient + 1]]
         if len(own) <= most:
             return own
-        return own[np.argsort(random_words(len(own)), kind="stable")[:most]]
+        chosen: Rows = own[np.argsort(random_words(len(own)), kind="stable")[:most]]
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,12 @@ class Physical:
     """Images that go through the model together: whole patients.
 
     Attributes:
-        rows: (images,) rows of the split.
-        owners: (images,) which of these patients each image is of, from 0.
-        patients: How many.
+        rows: (images,) rows of the split, patient by patient.
+        of_each: (patients,) how many of them each patient has.
     """
 
     rows: Rows
-    owners: Rows
-    patients: int
+    of_each: Rows
 
 
 def physical_batches(
@@ -109,5 +108,4 @@ def physical_batches(
 
 
 def _physical(held: list[Rows]) -> Physical:
-    owners = np.repeat(np.arange(len(held)), [len(own) for own in held])
-    return Physical(np.concatenate(held), owners, len(held))
+    return Physical(np.concatenate(held), np.array([len(own) for own in held]))

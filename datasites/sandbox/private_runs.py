@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,16 +82,16 @@ def add_gradients(
 
     A patient's loss is the mean cross-entropy of its images in the step.
     """
-    owners = torch.full((at_once,), -1)
-    owners[: len(batch.rows)] = torch.from_numpy(batch.owners)
-    share = torch.zeros(at_once)
-    share[: len(batch.rows)] = 1 / torch.bincount(owners[: len(batch.rows)])[batch.owners]
-    truth = torch.zeros(at_once, dtype=torch.int64)
-    truth[: len(batch.rows)] = torch.from_numpy(labels[batch.rows])
+    used = len(batch.rows)
+    share, truth = torch.zeros(at_once), torch.zeros(at_once, dtype=torch.int64)
+    share[:used] = torch.from_numpy(np.repeat(1 / batch.of_each, batch.of_each))
+    truth[:used] = torch.from_numpy(labels[batch.rows])
     scores = learner(_padded(images, batch.rows, at_once, size))
     losses = torch.nn.functional.cross_entropy(scores, truth, reduction="none")
-    (losses * share).sum().backward()
-    optimizer.accumulate(owners, batch.patients)
+    with warnings.catch_warnings():  # torch says that images have no gradient
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
+        torch.autograd.backward((losses * share).sum())
+    optimizer.accumulate(batch.of_each.tolist())
 
 
 def score(
@@ -166,7 +167,7 @@ def image_shape(shape: list[int], size: int) -> Shape:
 
 
 def _padded(images: NDArray[Any], rows: NDArray[np.int64], at_once: int, size: int) -> Tensor:
-    """Images as a model gets them, (at_once, 3, H, W) float32 in [-1, 1]; missing ones are black."""
+    """Images as a model gets them, (at_once, 3, H, W) float32 in [-1, 1]; the rest is black."""
     found = np.zeros((at_once, *images.shape[1:]), images.dtype)
     for place, row in enumerate(rows):
         found[place] = images[row]
@@ -181,10 +182,10 @@ def _padded(images: NDArray[Any], rows: NDArray[np.int64], at_once: int, size: i
 
 
 def _optimizer(model: Rebuilt, plan: TrainingPlan) -> torch.optim.Optimizer:
-    settings = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+    rate, decay = plan.learning_rate, plan.weight_decay
     if plan.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), **settings)
-    return torch.optim.SGD(model.parameters(), momentum=plan.momentum, **settings)
+        return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(model.parameters(), rate, plan.momentum, weight_decay=decay)
 
 
 def _learning_rate(plan: TrainingPlan, step: int) -> float:

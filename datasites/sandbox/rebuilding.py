@@ -76,11 +76,8 @@ class Rebuilt(nn.Module):
 
 
 def _made(layer: Layer) -> nn.Module:
-    """A layer of `torch.nn`; its first parameters are replaced by those that were sent."""
+    """A layer of `torch.nn`; its parameters are to be replaced by those that were sent."""
     arguments: dict[str, Any] = layer.model_dump(exclude={"type", "min_val", "max_val"})
-    if layer.type in ("Conv2d", "Linear"):
-        with torch.no_grad():
-            return nn.utils.skip_init(CLASSES[layer.type], **arguments)
     return CLASSES[layer.type](**arguments)
 
 
