@@ -24,12 +24,15 @@ from datasites.errors import DatasetError, RecordError, RunRefused, SandboxError
 from datasites.ledger import Outcome, RunId, RunState
 from datasites.open_site import OpenSite
 from datasites.privacy_ledger import Charge
+from datasites.private_run import PrivateRun, run_privately
 from datasites.protection import examples_told, with_noise
-from datasites.sandbox.cage import RunFailed, RunText, RunTrace
+from datasites.sandbox.cage import RunFailed, RunResult, RunText, RunTrace
+from datasites.sandbox.private_training import ModelRefused
 from policies.arrays import Arrays, pack
 from policies.contract import Contract, Terms
 from policies.document import Policy
 from policies.findings import Finding, refuse
+from policies.sections import SandboxRule
 from policies.update_rules import Update, check_update, what_may_leave
 
 logger = logging.getLogger(__name__)
@@ -114,6 +117,8 @@ def carry_out(
     came = _compute(site, order, weights, sent, config)
     if _hides(order):
         came = _noised(site, order, came, sent, began)
+    if isinstance(came, ModelRefused):  # before an image was read
+        return _refused_update(site, order, came.findings)
     if isinstance(came, RunFailed):
         return _failed(site, order, came)
     return _ended(site, order, came)
@@ -130,7 +135,7 @@ class Computed:
 
 def _compute(
     site: OpenSite, order: Order, weights: bytes, sent: Arrays, config: dict[str, Any]
-) -> Computed | RunFailed:
+) -> Computed | RunFailed | ModelRefused:
     """Run the text: what came of it, or how it failed.
 
     Raises:
@@ -140,9 +145,8 @@ def _compute(
     contract = terms.contract or Contract()
     if (after_s := order.policy.privacy.release_after_s) is not None:
         limits = limits.model_copy(update={"time_s": min(limits.time_s, after_s)})
-    text = RunText(order.text, terms.entry, config, weights)
     try:
-        result = site.cage(terms.version).run(text, contract, limits)
+        result = _result(site, order, weights, sent, config, limits)
         update = what_may_leave(result.update, order.policy)
         findings = check_update(update, sent, contract, order.policy)
         update = replace(update, examples=_examples(site, order, update.examples))
@@ -152,6 +156,8 @@ def _compute(
             site.audit.append(Event.RUN_INTERRUPTED, "site", str(run), reason="no working sandbox")
             site.ledger.interrupt(run)
         raise _site_trouble(run) from error
+    except ModelRefused as refused:
+        return refused
     except RunFailed as failed:
         if site.under_way.is_stopping:  # its cage was ended under it
             raise _site_trouble(run) from failed
@@ -172,18 +178,44 @@ def _compute(
     return Computed(update, result.seconds, findings)
 
 
+def _result(
+    site: OpenSite,
+    order: Order,
+    weights: bytes,
+    sent: Arrays,
+    config: dict[str, Any],
+    limits: SandboxRule,
+) -> RunResult:
+    """Run the text on the images, or let the hospital's trainer train the model that it builds."""
+    terms = order.terms
+    if terms.access == "arrays":
+        text = RunText(order.text, terms.entry, config, weights)
+        return site.cage(terms.version).run(text, terms.contract or Contract(), limits)
+    if order.privacy is None:
+        raise LookupError(f"run {order.run} has no charge")
+    card = read_card(site.site.datasets, terms.version)
+    run = PrivateRun(order.text, terms, config, sent, order.policy, order.privacy.mechanism, card)
+    return run_privately(site.private_cages(terms.version), run, limits)
+
+
 def _hides(order: Order) -> bool:
     """Whether nobody outside may learn how a run of foreign code ended."""
     return order.privacy is not None and order.policy.privacy.mode == "update_noise"
 
 
 def _noised(
-    site: OpenSite, order: Order, came: Computed | RunFailed, sent: Arrays, began: float
+    site: OpenSite,
+    order: Order,
+    came: Computed | RunFailed | ModelRefused,
+    sent: Arrays,
+    began: float,
 ) -> Computed:
     """The update with noise, when it may be given out; what rules find stays at the site."""
     if order.privacy is None:
         raise LookupError(f"run {order.run} has no charge")
     update = None
+    if isinstance(came, ModelRefused):
+        raise LookupError(f"run {order.run} was not foreign code")
     if isinstance(came, RunFailed):
         _tell_failure(order, came)
     elif came.findings:

@@ -22,7 +22,7 @@ class MockStore:
     """
 
     def __init__(self, folder: Path, card: Card) -> None:
-        self.folder, self._splits = folder, list(card.counts)
+        self.folder, self.card, self._splits = folder, card, list(card.counts)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for seed, split in enumerate(sorted(card.counts, key=lambda name: name != "train")):
             mock = draw_mock(

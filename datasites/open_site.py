@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +21,12 @@ from datasites.keys import load_site_key
 from datasites.ledger import Ledger
 from datasites.lineage import retired_because
 from datasites.privacy_ledger import Entry, entry_in_log
+from datasites.private_run import PrivateCages, knows_patients
 from datasites.records import Records, RequestRow
 from datasites.runs_under_way import RunsUnderWay
 from datasites.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
-from datasites.sandbox.cage import Cage
+from datasites.sandbox.cage import WORKER, Cage
+from datasites.sandbox.private_training import TRAINER, card_folder, trainer_cage
 from datasites.sandbox.proof import Check
 from policies.contract import Terms
 from policies.document import Policy
@@ -100,8 +103,8 @@ class OpenSite:
                     self.ended[number] = Event(line["event"])
         self.findings: dict[tuple[int, str, str, str], list[Finding]] = {}
         """What a policy says about a request, by number and digests; it takes time to find."""
-        self._cages: dict[str, Cage] = {}
-        self._mock_cages: dict[str, Cage] = {}
+        self._cages: dict[tuple[str, str], Cage] = {}
+        self._mock_cages: dict[tuple[str, str], Cage] = {}
         self._cages_turn = threading.Lock()
         self._running: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
@@ -112,30 +115,58 @@ class OpenSite:
             DatasetError: The version was withdrawn, or its files are no longer what they were.
             SandboxError: The site is stopping.
         """
+        folder = self.site.datasets / version
+        return self._of_version(
+            version, "code", lambda: Cage(folder, self.bwrap, self.config.threads)
+        )
+
+    def private_cages(self, version: str) -> PrivateCages:
+        """The two cages of the hospital's own trainer for a version; raises as `cage`."""
+        folder, threads = self.site.datasets / version, self.config.threads
+        cards = card_folder(self.site.state / "cards" / version, folder)
+        return PrivateCages(
+            self._of_version(version, "card", lambda: Cage(cards, self.bwrap, threads)),
+            self._of_version(version, "trainer", lambda: trainer_cage(folder, self.bwrap, threads)),
+            knows_patients(folder),
+        )
+
+    def _of_version(self, version: str, kind: str, make: Callable[[], Cage]) -> Cage:
         if (reason := retired_because(self.site.lineages, version)) is not None:
             raise DatasetError(f"dataset version {version[:12]} was withdrawn: {reason}")
         with self._cages_turn:
             if self.under_way.is_stopping:
                 raise SandboxError("the site is stopping")
-            if version not in self._cages:
+            if (version, kind) not in self._cages:
                 if not is_intact(self.site.datasets, version):
                     raise DatasetError(
                         f"the files of dataset version {version[:12]} are not as they were "
                         "published; nothing runs on them"
                     )
-                cage = Cage(self.site.datasets / version, self.bwrap, self.config.threads)
+                cage = make()
                 cage.start()
-                self._cages[version] = cage
-            return self._cages[version]
+                self._cages[version, kind] = cage
+            return self._cages[version, kind]
 
     def mock_cage(self, version: str, mock: Path) -> Cage:
         """The cage that holds a version's mock, for rehearsals."""
+        return self._of_mock(version, "code", mock, WORKER)
+
+    def private_mock_cages(self, version: str, mock: Path) -> PrivateCages:
+        """The two cages in which a job that describes a model is rehearsed."""
+        cards = card_folder(self.site.state / "cards" / f"mock-{version}", mock)
+        return PrivateCages(
+            self._of_mock(version, "card", cards, WORKER),
+            self._of_mock(version, "trainer", mock, TRAINER),
+            patients_known=True,
+        )
+
+    def _of_mock(self, version: str, kind: str, folder: Path, program: Mapping[str, Path]) -> Cage:
         with self._cages_turn:
-            if version not in self._mock_cages:
-                self._mock_cages[version] = Cage(
-                    mock, self.bwrap, self.config.threads, idle_s=MOCK_CAGE_IDLE_S
+            if (version, kind) not in self._mock_cages:
+                self._mock_cages[version, kind] = Cage(
+                    folder, self.bwrap, self.config.threads, MOCK_CAGE_IDLE_S, program
                 )
-            return self._mock_cages[version]
+            return self._mock_cages[version, kind]
 
     def next_request(self) -> int:
         """A number that no request had, refused ones included: the log knows them all."""

@@ -22,12 +22,15 @@ from datasites.influence import Probe, measure_influence
 from datasites.mock_store import MockStore
 from datasites.open_site import OpenSite
 from datasites.people import Acting
+from datasites.private_run import PrivateRun, run_privately
 from datasites.records import RehearsalRow, RequestRow, utc_now
 from datasites.requests import request_terms
-from datasites.sandbox.cage import Cage, RunFailed, RunResult, RunText, RunTrace
+from datasites.sandbox.cage import RunFailed, RunResult, RunText, RunTrace
+from datasites.sandbox.private_training import ModelRefused
 from policies.arrays import Arrays, pack
 from policies.contract import ArrayContract, Bound, Contract, Terms, Value
 from policies.findings import Finding, refuse
+from policies.sections import SandboxRule
 from policies.strict import Strict, model_sha256
 from policies.update_rules import check_update, what_may_leave
 
@@ -150,7 +153,7 @@ class _Rehearsing:
 
     def __init__(self, site: OpenSite, row: RequestRow, terms: Terms, mock: MockStore) -> None:
         self._policy, self._row, self._terms, self._mock = site.policy, row, terms, mock
-        self._cage: Cage = site.mock_cage(terms.version, mock.folder)
+        self._site = site
         self._contract = terms.contract or Contract()
         self._sent = plausible_weights(self._contract.sent)
         self._config = {name: plausible_value(b) for name, b in terms.arguments.items()}
@@ -190,6 +193,9 @@ class _Rehearsing:
     def _influence(self, first: RunResult) -> dict[str, object]:
         """What single images move; a job that breaks on a changed image is as suspicious."""
         wanted = min(self._policy.review.rehearsal.images, self._mock.count)
+        if self._terms.access == "trainer":
+            return {"influence": "noise covers what single images move, and no foreign code ran "
+                    "beside images"}  # fmt: skip
         if not wanted:
             return {"influence": "no image was changed to see what it moves"}
         rows = np.linspace(0, self._mock.count - 1, wanted).round().astype(int)
@@ -227,8 +233,27 @@ class _Rehearsing:
             raise RunFailed("TimeLimit")
         limits = self._policy.sandbox
         limits = limits.model_copy(update={"time_s": min(left, limits.time_s)})
+        version, folder = self._terms.version, self._mock.folder
+        if self._terms.access == "trainer":
+            return self._run_privately(limits)
+        cage = self._site.mock_cage(version, folder)
         text = RunText(self._row.text, self._terms.entry, self._config, pack(self._sent))
-        return self._cage.run(text, self._contract, limits, watched=watched)
+        return cage.run(text, self._contract, limits, watched=watched)
+
+    def _run_privately(self, limits: SandboxRule) -> RunResult:
+        """Build the model, and train it on the mock with the noise that runs would have."""
+        asked, version = self._terms.privacy, self._terms.version
+        if asked is None or self._policy.privacy.mode != "dp_sgd":
+            raise RunFailed("NotAnUpdate", "the policy and the terms do not go together")
+        run = PrivateRun(
+            self._row.text, self._terms, self._config, self._sent, self._policy,
+            asked.mechanism(self._terms.runs, self._policy.privacy), self._mock.card,
+        )  # fmt: skip
+        cages = self._site.private_mock_cages(version, self._mock.folder)
+        try:
+            return run_privately(cages, run, limits)
+        except ModelRefused as refused:
+            raise RunFailed("ValueError", str(refused)) from refused
 
     def _findings(self, result: RunResult) -> list[Finding]:
         update = what_may_leave(result.update, self._policy)

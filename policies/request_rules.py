@@ -17,9 +17,6 @@ from policies.job_rules import check_job
 from policies.privacy.request_rule import check_privacy
 from policies.strict import some
 
-AVAILABLE_ACCESS = ("arrays",)
-"""How this version of Sitegate can show images to jobs."""
-
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
@@ -145,7 +142,7 @@ def _dataset(ask: Ask, policy: Policy) -> Iterator[Finding]:
 
 def _access(ask: Ask, policy: Policy) -> Iterator[Finding]:
     private = policy.privacy.mode == "dp_sgd"
-    possible = [a for a in policy.access if a in AVAILABLE_ACCESS and (a != "trainer" or private)]
+    possible = [a for a in policy.access if a == "arrays" or private]
     yield _verdict(
         "access.allowed",
         ask.terms.access in possible,

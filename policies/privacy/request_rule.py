@@ -94,8 +94,17 @@ def _form(terms: Terms, asked: PrivacyAsked, rule: PrivacyRule) -> Iterator[Find
                 "weights only: noise that covers any number would hide every number",
                 "declare no metrics and no counts (`metrics=()`)",
             )  # fmt: skip
-    elif contract is not None and contract.metrics:
-        yield refuse(
-            "privacy.outputs", "metrics of training", "trained parameters, or one table",
-            "declare no metrics (`metrics=()`)",
-        )  # fmt: skip
+    elif contract is not None:
+        scores = not contract.weights and set(contract.counts) == {"scores"}
+        if contract.metrics or (contract.counts and not scores):
+            yield refuse(
+                "privacy.outputs", "metrics, or tables beside or other than `scores`",
+                "trained parameters, or the table `scores` alone",
+                "declare the one or the other (`metrics=()`)",
+            )  # fmt: skip
+        if scores and (asked.sampling_rate, asked.steps) != (1.0, 1):
+            yield refuse(
+                "privacy.steps", f"{asked.steps} steps on {asked.sampling_rate:g} of the patients",
+                "one step on all: a table is noised once",
+                "leave out `sampling_rate` and `steps`",
+            )  # fmt: skip
