@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datasites.audit_log import Verification, verify_log
 from datasites.catalogue import Card, SplitArrays, write_version
 from datasites.config import SiteConfig
@@ -70,6 +73,7 @@ class TrialSite:
         name: str,
         classes: tuple[str, ...],
         subgroups: Subgroups | None = None,
+        patients: Mapping[str, NDArray[np.int32]] | None = None,
         **about: str,
     ) -> tuple[str, Card]:
         """Write a dataset version to the store; `publish` or the next start makes it visible."""
@@ -83,6 +87,7 @@ class TrialSite:
             description=about.get("description", ""),
             minimum_count=self.site.policy().counts.minimum,
             subgroups=subgroups,
+            patients=patients,
         )
 
     def launch(self) -> None:

@@ -72,6 +72,7 @@ def make_hospitals(
     *,
     runs: int,
     maximum_mb: float = 20,
+    **policy_changes: Any,
 ) -> list[TrialSite]:
     """Sites with one dataset each, not yet running.
 
@@ -80,6 +81,7 @@ def make_hospitals(
         parts: Training images and labels of each.
         runs: Most runs that a request may have.
         maximum_mb: Largest update.
+        policy_changes: Sections of the policy that are different.
     """
     plain = yaml.safe_load(example_policy().read_text())
     plain["runs"] = {"maximum": runs, "per_day": runs}
@@ -92,6 +94,7 @@ def make_hospitals(
         "rehearsal": {"images": 4, "time_s": 60}
     }  # one owner, no second pair of eyes
     plain["sandbox"]["memory_mb"] = 4096
+    plain |= policy_changes
     policy = folder / "policy.yaml"
     policy.write_text(yaml.safe_dump(plain, sort_keys=False))
     sites = []

@@ -43,6 +43,7 @@ from federation.intervals import Estimate
 from federation.job import Job, read_job
 from federation.measures import Measures, exact_measures
 from federation.optimizers import SGD, Adam, AdamW
+from federation.private_terms import private_evaluation_terms, private_training_terms
 from federation.process import LearningProcess, Model, build_weighted_fed_avg
 from federation.rounds import run_rounds
 from federation.rounds_result import BelowQuorumError, RoundsResult, StoppedError
@@ -102,6 +103,8 @@ __all__ = [
     "evaluate_groups",
     "evaluation_terms",
     "exact_measures",
+    "private_evaluation_terms",
+    "private_training_terms",
     "read_job",
     "report",
     "run_rounds",

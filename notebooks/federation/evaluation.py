@@ -14,6 +14,7 @@ from federation.errors import RefusedError
 from federation.evaluation_figures import evaluation_figure
 from federation.intervals import Estimate
 from federation.measures import NAMES, Measures, SiteTable, measure
+from federation.noised_scores import means_of
 from federation.side_by_side import ask_all
 from federation.study_checks import check_run
 from federation.submission import Study
@@ -138,10 +139,11 @@ def evaluate_at(
         raise
     scores = update.counts["scores"].astype(np.float64)
     classified = update.counts.get("classified")
+    means = update.metrics or means_of(scores, float(config["operating_point"]))
     return SiteTable(
         scores,
         None if classified is None else classified.astype(np.float64),
-        update.metrics,
+        means,
         round(float(scores[0].sum())),  # `examples` is the smallest group's number, for the site
     )
 

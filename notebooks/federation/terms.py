@@ -95,10 +95,10 @@ def training_terms(
             `privacy`); they derive the noise from it, and then no metric leaves (`metrics=()`).
     """
     asked = None if epsilon is None else _asked(epsilon)
-    inputs = None if sent is None else {name: _declare(array) for name, array in sent.items()}
-    arrays = {name: _declare(array) for name, array in weights.items()}
+    inputs = None if sent is None else {name: declared(array) for name, array in sent.items()}
+    arrays = {name: declared(array) for name, array in weights.items()}
     contract = Contract(weights=arrays, inputs=inputs, metrics=tuple(metrics))
-    bounds = _bounds(config)
+    bounds = bounds_of(config)
     return Wanted(title, purpose, dataset, runs, bounds, contract, expires_in_days, asked)
 
 
@@ -141,12 +141,12 @@ def evaluation_terms(
     if classes > 2:
         tables["classified"] = (classes, 2)
     contract = Contract(
-        inputs={name: _declare(array) for name, array in weights.items()},
+        inputs={name: declared(array) for name, array in weights.items()},
         counts={n: ArrayContract(shape=shape, dtype="int64") for n, shape in tables.items()},
         metrics=tuple(metrics),
     )
     groups = {"by": ["", *by], "group": (0, MOST_GROUPS - 1)} if by else {}
-    arguments = _bounds({"operating_point": 0.5, **groups, **config, "bins": bins})
+    arguments = bounds_of({"operating_point": 0.5, **groups, **config, "bins": bins})
     return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
 
 
@@ -178,7 +178,7 @@ def description_terms(
         counts={"intensities": ArrayContract(shape=(classes, bins), dtype="int64")},
         metrics=("mean", "deviation"),
     )
-    arguments = _bounds({**config, "bins": bins})
+    arguments = bounds_of({**config, "bins": bins})
     return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
 
 
@@ -191,11 +191,13 @@ def _asked(epsilon: float) -> PrivacyAsked:
         ) from error
 
 
-def _declare(array: NDArray[np.generic]) -> ArrayContract:
+def declared(array: NDArray[np.generic]) -> ArrayContract:
+    """Shape and dtype of an array, as a contract has them."""
     return ArrayContract(shape=array.shape, dtype=array.dtype.name)  # type: ignore[arg-type]
 
 
-def _bounds(config: Mapping[str, Any]) -> dict[str, Bound]:
+def bounds_of(config: Mapping[str, Any]) -> dict[str, Bound]:
+    """The arguments of a request: a fixed value, a range `(low, high)`, or a list of choices."""
     return {name: _bound(name, value) for name, value in config.items()}
 
 

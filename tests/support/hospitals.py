@@ -12,6 +12,7 @@ import yaml
 
 import factories
 import federation
+from datasites.catalogue import SplitArrays
 from datasites.imaging.subgroups import Subgroups
 from datasites.new_site import example_config, example_policy
 from datasites.trial import TrialSite, free_port, roster
@@ -81,7 +82,9 @@ def make_hospital(
     *,
     example: str = "st-marys",
     train: int = 120,
+    splits: dict[str, SplitArrays] | None = None,
     subgroups: Subgroups | None = None,
+    patients: dict[str, Any] | None = None,
     **policy_changes: Any,
 ) -> Hospital:
     """A site with a dataset, not yet running."""
@@ -93,10 +96,11 @@ def make_hospital(
     )
     trial = WarmSite(path, config, policy_file)
     version, _ = trial.write_dataset(
-        factories.splits(train),
+        splits or factories.splits(train),
         name="chest-xray",
         classes=("normal", "pneumonia"),
         subgroups=subgroups,
+        patients=patients,
     )
     return Hospital(trial, version)
 
