@@ -312,5 +312,5 @@ def _sentence(problem: Any) -> str:
 
 def _short(text: str, limit: int) -> str:
     """Foreign words in a sentence: printable, on one line, of a length."""
-    shown = "".join(c if c.isprintable() and c != "`" else "?" for c in text[:limit])
+    shown = "".join(c if c.isprintable() else "?" for c in text[:limit])
     return shown if len(text) <= limit else shown + "…"

@@ -72,8 +72,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no type
             [torch.linalg.vector_norm(g, dim=1, dtype=torch.float64) for g in gradients]
         ).norm(dim=0)
         scale = (self.max_grad_norm * SLACK / norms.clamp(min=1e-300)).clamp(max=1.0)
-        scale = (scale / self.grid).float()[:, None]
         broken = ~torch.isfinite(norms)
+        scale = (scale / self.grid).masked_fill(broken, 0.0).float()[:, None]
         for parameter, gradient in zip(self.params, gradients, strict=True):
             gradient[broken] = 0.0
             whole = gradient.mul_(scale).trunc_()

@@ -36,9 +36,9 @@ class TrainingPlan(Strict):
     """Probability with which each patient is in a step."""
     steps: int = Field(ge=1, le=1_000_000)
     """Steps of this run."""
-    noise_multiplier: float = Field(gt=0, le=1e6)
+    noise_multiplier: float = Field(ge=1e-3, le=1e6)
     """Standard deviation of the noise, in units of `clip_norm`."""
-    clip_norm: float = Field(gt=0, le=1e6)
+    clip_norm: float = Field(ge=1e-6, le=1e6)
     """L2 norm C of one patient's gradient, at most."""
     images_per_patient: int = Field(default=1, ge=1, le=1000)
     """Images of one patient in a step, at most."""

@@ -161,7 +161,7 @@ REFUSED = [
     ({"access": ["trainer"]}, {"access": "arrays"},
         "access.allowed: access `arrays`; allowed: none that this version of Sitegate has. "
         "To do: ask for this kind of access."),
-    ({}, {"access": "trainer"},
+    ({}, {"access": "trainer", "text": "# nothing\ndef train(card, config): ...\n"},
         "access.allowed: access `trainer`; allowed: arrays. "
         "To do: ask for this kind of access."),
     # how much
