@@ -194,8 +194,7 @@ class _Rehearsing:
         """What single images move; a job that breaks on a changed image is as suspicious."""
         wanted = min(self._policy.review.rehearsal.images, self._mock.count)
         if self._terms.access == "trainer":
-            return {"influence": "noise covers what single images move, and no foreign code ran "
-                    "beside images"}  # fmt: skip
+            return {"influence": "the text sees none, and noise covers what one of them moves"}
         if not wanted:
             return {"influence": "no image was changed to see what it moves"}
         rows = np.linspace(0, self._mock.count - 1, wanted).round().astype(int)
