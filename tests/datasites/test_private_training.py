@@ -109,8 +109,8 @@ def build(card, config):
 
 REFUSED = {
     "BatchNorm": ("nn.BatchNorm2d(3)", "use `torch.nn.GroupNorm`"),
-    "a transformer": ("nn.TransformerEncoderLayer(8, 2)", "model.trace"),
-    "an LSTM": ("nn.LSTM(8, 2)", "layer `0` is a `LSTM`"),
+    "a transformer": ("nn.TransformerEncoderLayer(8, 2)", "is a `TransformerEncoderLayer`"),
+    "a shared layer": ("*[nn.Linear(8, 8)] * 2", "layers of"),
     "no model": ("1", "model.trace"),
 }
 
