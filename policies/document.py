@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from policies.contract import Access, Bound, Name, Use
 from policies.privacy.rule import PrivacyRule
+from policies.release_rule import ReleaseRule
 from policies.review_rule import ReviewRule
 from policies.sections import (
     ContractRule,
@@ -87,6 +88,8 @@ class Policy(Strict):
     """What the hospital's own images need before they become a dataset version."""
     privacy: PrivacyRule
     """Protection added to what leaves."""
+    release: ReleaseRule = ReleaseRule()
+    """What a global model must show here before it is called released."""
     review: ReviewRule = ReviewRule()
     """Who decides about requests."""
 

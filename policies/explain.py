@@ -16,6 +16,7 @@ from policies.document import Policy
 from policies.explain_review import who_decides
 from policies.plain_words import counted, in_digits, in_percent, listed
 from policies.privacy.rule import ROUNDED_TO, PrivacyRule
+from policies.release_rule import ReleaseRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
         "are not shown."
     )
     yield from _noise(policy.privacy)
+    yield from _release(policy.release)
 
 
 def _noise(rule: PrivacyRule) -> Iterator[str]:
@@ -170,6 +172,24 @@ def _noise(rule: PrivacyRule) -> Iterator[str]:
         "rounded": f"The number of images that leaves is rounded to {ROUNDED_TO}s.",
         "fixed": "The number of images does not leave: every site says 1.",
     }[rule.examples_shown]
+
+
+def _release(rule: ReleaseRule) -> Iterator[str]:
+    if rule.required:
+        yield "A model is called released after a leakage test here that holds the limits."
+    else:
+        yield "No leakage test is demanded before a model is called released."
+    for name, limit in (
+        ("0.1", rule.maximum_tpr_at_0_1_percent), ("1", rule.maximum_tpr_at_1_percent),
+    ):  # fmt: skip
+        found = f"of the training images at a false positive rate of {name} %"
+        if limit is None:
+            yield f"In that test an attack may find any share {found}."
+        else:
+            yield f"In that test no attack may find more than {in_percent(limit)} {found}."
+    if rule.maximum_parameters_per_patient is not None:
+        most = in_digits(rule.maximum_parameters_per_patient)
+        yield f"Such a model has at most {most} parameters per patient."
 
 
 def _resources(policy: Policy) -> Iterator[str]:

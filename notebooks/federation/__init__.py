@@ -41,10 +41,12 @@ from federation.evaluation import Evaluation, evaluate
 from federation.history import History
 from federation.intervals import Estimate
 from federation.job import Job, read_job
+from federation.leakage import Leakage
 from federation.measures import Measures, exact_measures
 from federation.optimizers import SGD, Adam, AdamW
 from federation.private_terms import private_evaluation_terms, private_training_terms
 from federation.process import LearningProcess, Model, build_weighted_fed_avg
+from federation.release import NotReleasedError, Release, release
 from federation.rounds import run_rounds
 from federation.rounds_result import BelowQuorumError, RoundsResult, StoppedError
 from federation.seeds import Seeds, run_seeds
@@ -52,7 +54,7 @@ from federation.sites import connect
 from federation.study_report import Words, report
 from federation.subgroups import Subgroups, evaluate_groups
 from federation.submission import Federation, Study
-from federation.terms import description_terms, evaluation_terms, training_terms
+from federation.terms import description_terms, evaluation_terms, leakage_terms, training_terms
 
 show_sentences()
 
@@ -79,13 +81,16 @@ __all__ = [
     "History",
     "Job",
     "Krum",
+    "Leakage",
     "LearningProcess",
     "Measures",
     "Median",
     "Model",
     "MultiKrum",
     "NormBoundedMean",
+    "NotReleasedError",
     "RefusedError",
+    "Release",
     "RoundsResult",
     "Scaffold",
     "Seeds",
@@ -103,9 +108,11 @@ __all__ = [
     "evaluate_groups",
     "evaluation_terms",
     "exact_measures",
+    "leakage_terms",
     "private_evaluation_terms",
     "private_training_terms",
     "read_job",
+    "release",
     "report",
     "run_rounds",
     "run_seeds",

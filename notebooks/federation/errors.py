@@ -4,7 +4,8 @@ FederationError
 ├── ConnectionLostError   the site did not answer; the same call may be made again
 ├── UntrustedError        what answered cannot show that it is the site
 ├── RefusedError          the site said no; carries the findings
-└── BelowQuorumError      a round had too few sites (`federation.rounds`)
+├── BelowQuorumError      a round had too few sites (`federation.rounds`)
+└── NotReleasedError      a model did not pass a leakage test (`federation.release`)
 
 KeyboardInterrupt
 └── StoppedError          rounds were stopped by hand (`federation.rounds`)

@@ -1,4 +1,4 @@
-"""Terms of the usual requests: train a model, evaluate one, describe a dataset."""
+"""Terms of the usual requests: train a model, evaluate one, test one for leakage, describe data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from federation.errors import FederationError
+from federation.leakage import ATTACKS, RANGES
 from policies.contract import Access, ArrayContract, Bound, Contract, Terms
 from policies.privacy.asked import PrivacyAsked
 from policies.strict import validation_sentences
@@ -18,6 +19,9 @@ from policies.strict import validation_sentences
 Range = tuple[float, float]
 MOST_GROUPS = 8
 """Values that an attribute of a dataset may have."""
+START = "start."
+"""Before the names of the weights that the shadow models of a leakage test begin with."""
+LEAKAGE_METRICS = ("member_loss", "hold_out_loss")
 EVALUATION_METRICS = ("loss", "accuracy", "sensitivity", "specificity", "brier", "auc")
 
 
@@ -148,6 +152,36 @@ def evaluation_terms(
     groups = {"by": ["", *by], "group": (0, MOST_GROUPS - 1)} if by else {}
     arguments = bounds_of({"operating_point": 0.5, **groups, **config, "bins": bins})
     return Wanted(title, purpose, dataset, runs, arguments, contract, expires_in_days)
+
+
+def leakage_terms(
+    weights: Mapping[str, NDArray[np.generic]],
+    *,
+    title: str,
+    purpose: str,
+    dataset: str,
+    runs: int,
+    config: Mapping[str, Any],
+    metrics: Sequence[str] = LEAKAGE_METRICS,
+    expires_in_days: int = 30,
+) -> Wanted:
+    """Terms of the leakage test: a model and its first weights go in; one table comes out.
+
+    Args:
+        weights: The model's weights; those that its training began with are declared alike.
+        title: What the job does, in one line.
+        purpose: Why, in one line.
+        dataset: Name of the dataset, the same at all sites.
+        runs: Runs asked for, one per model.
+        config: Argument -> a fixed value, a range `(low, high)`, or a list of choices.
+        metrics: Names of the numbers that leave.
+        expires_in_days: How long the approval shall hold.
+    """
+    inputs = {name: declared(array) for name, array in weights.items()}
+    inputs |= {f"{START}{name}": declared for name, declared in inputs.items()}
+    table = ArrayContract(shape=(len(ATTACKS), 2, RANGES), dtype="int64")
+    contract = Contract(inputs=inputs, counts={"leakage": table}, metrics=tuple(metrics))
+    return Wanted(title, purpose, dataset, runs, bounds_of(config), contract, expires_in_days)
 
 
 def description_terms(
