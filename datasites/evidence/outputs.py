@@ -13,6 +13,9 @@ from policies.privacy.accounting import epsilon
 from policies.privacy.mechanisms import Spent
 from policies.privacy.rule import PrivacyRule
 
+LEAKAGE = "leakage"
+"""The table that `notebooks/jobs/test_leakage.py` returns."""
+
 
 def output_statements(lines: Sequence[Line], documents: Documents) -> list[Statement]:
     """What was declared, what left, what was kept back, and what protection was added."""
@@ -22,10 +25,23 @@ def output_statements(lines: Sequence[Line], documents: Documents) -> list[State
     text = f"Declared as leaving in each run: {declared}."
     return [
         Statement(Safe.OUTPUTS, text, Basis.DOCUMENT, asked, (TERMS,)),
+        *_leakage(asked, documents),
         *_left(lines),
         *_kept(lines),
         *_privacy(lines, documents),
     ]
+
+
+def _leakage(asked: tuple[int, ...], documents: Documents) -> list[Statement]:
+    """What the request says of itself where it declares the table of a leakage test."""
+    contract = documents.terms.contract
+    if contract is None or LEAKAGE not in contract.counts:
+        return []
+    text = (
+        f"It declares the table `{LEAKAGE}` of a leakage test: how many images attacks tell apart "
+        "as members of the training. What the text computes is in the text."
+    )
+    return [Statement(Safe.OUTPUTS, text, Basis.DOCUMENT, asked, (TERMS,))]
 
 
 def _left(lines: Sequence[Line]) -> list[Statement]:

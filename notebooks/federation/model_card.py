@@ -11,8 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from federation.comparison import FEDERATED
 from federation.evaluation import shown
+from federation.release import Release
 from federation.report_page import ReportContent
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def model_card(content: ReportContent, words: Words, job: str, config: Mapping[s
         "Evaluation data": "Held-out images of the hospitals above, evaluated inside them.",
         "Training data": _training(content),
         "Quantitative analyses": _analyses(content),
+        **({} if content.release is None else {"Leakage test": _leakage(content.release)}),
         "Ethical considerations": plain(content.privacy) + " The images stayed in the hospitals.",
         "Caveats and recommendations": words.limits
         or "Not stated. Trained and measured at the "
@@ -77,7 +81,15 @@ def _analyses(content: ReportContent) -> str:
     comparison = content.comparison
     if comparison is None or FEDERATED not in comparison.models:
         return "No model has been measured."
-    table = shown(comparison.models[FEDERATED].rows)
+    return _table(shown(comparison.models[FEDERATED].rows))
+
+
+def _leakage(release: Release) -> str:
+    told = [release.sentence, *release.reasons]
+    return "\n\n".join([*map(plain, told), _table(release.table().fillna("–"))])
+
+
+def _table(table: pd.DataFrame) -> str:
     head = ["Hospital", *table.columns]
     rows = [
         [plain(str(title)), *map(str, row)]

@@ -25,6 +25,8 @@ from federation.comparison import LOCAL
 from federation.evaluation_figures import COLUMNS, draw_evaluation
 from federation.history import History, SiteRound
 from federation.measures import Measures
+from federation.release import Release
+from federation.release_figure import draw_release
 
 ALL = "all"
 """Column of what holds over all sites."""
@@ -419,6 +421,23 @@ class Drawing:
             self.draw(figure)
             figure.savefig(file, format=kind, transparent=kind == "svg", **options)
         return file.getvalue()
+
+
+def release_drawing(release: Release | None) -> Drawing | None:
+    """ROC curves of the attacks of a leakage test; None where none found anything to draw."""
+    if release is None or all(site.leakage is None for site in release.sites.values()):
+        return None
+    rows = {site.title: (site.leakage, site.limits) for site in release.sites.values()}
+    blocks = -(-len(rows) // COLUMNS)
+    return Drawing(
+        "What attacks find of the training images",
+        "Share of members found, at each share of hold-outs taken for members; a guess lies on the "
+        "dashed line. Triangles are the hospitals' limits.",
+        release.sentence,
+        270 * blocks,
+        lambda figure: draw_release(figure, rows),
+        width=max(_WIDTH, min(len(rows), COLUMNS) * _WIDTH * 2 / COLUMNS),
+    )
 
 
 def evaluation_drawing(rows: Mapping[str, Measures], model: str) -> Drawing | None:

@@ -21,6 +21,7 @@ from federation.aggregation.diagnostics import Diagnostics, diagnostics_frame
 from federation.comparison import LOCAL, Comparison
 from federation.evaluation import SUPPRESSED, shown
 from federation.history import SiteRound
+from federation.release import Release
 from federation.report_figures import (
     ALL,
     Drawing,
@@ -31,6 +32,7 @@ from federation.report_figures import (
     loss_figure,
     measures_figure,
     points,
+    release_drawing,
     rounded,
 )
 from federation.subgroups import Subgroups
@@ -64,6 +66,7 @@ class ReportContent:
         audit: Per site: `title`, `lines`, `verified`, `public_key`.
         comparison: The models with their intervals; `measures` stands for it where there is none.
         subgroups: The model measured by subgroup.
+        release: The verdict of the leakage test, None where none was made.
         diagnostics: Number of a round -> how far the weights moved in it.
         sentence: Who contributed, as `RoundsResult.sentence` says it.
         day: On which it was written.
@@ -82,6 +85,7 @@ class ReportContent:
     audit: list[dict[str, Any]]
     comparison: Comparison | None = None
     subgroups: Subgroups | None = None
+    release: Release | None = None
     diagnostics: dict[int, Diagnostics] = field(default_factory=dict)
     sentence: str = ""
     day: dt.date | None = None
@@ -103,6 +107,7 @@ class Page:
         table: Columns, and per model its cells.
         caption: What stands under the table.
         figures: The drawings.
+        attacks: The drawing of the leakage test, None where none was made.
         missing: (when, reason).
         records: One per site and round.
     """
@@ -111,6 +116,7 @@ class Page:
     table: dict[str, Any]
     caption: str
     figures: list[Drawing]
+    attacks: Drawing | None
     missing: list[tuple[str, str]]
     records: list[SiteRound]
 
@@ -143,6 +149,7 @@ def page_of(content: ReportContent) -> Page:
         table=table,
         caption=f"AUC, and below it {below}. The best AUC of a column is bold and marked.",
         figures=[drawing for drawing in drawings if drawing is not None],
+        attacks=release_drawing(content.release),
         missing=_missing(records, names),
         records=records,
     )
@@ -162,6 +169,7 @@ def render_report(content: ReportContent) -> str:
         content=content,
         page=page,
         measured=_measured(content),
+        leakage=None if content.release is None else _cells(content.release.table()),
         diagnostics=_diagnostics(content, names),
         rounds=[
             (names.get(r.site, r.site), r, dict(aucs.get(names.get(r.site, r.site), [])))
@@ -193,17 +201,13 @@ def measured_tables(content: ReportContent) -> dict[str, pd.DataFrame]:
 
 def _measured(content: ReportContent) -> list[tuple[str, list[str], list[list[str]]]]:
     """Name, columns and rows of each table of every measure."""
-    return [
-        (
-            model,
-            [str(column) for column in table.columns],
-            [
-                [str(title), *map(str, row)]
-                for title, row in zip(table.index, table.to_numpy().tolist(), strict=True)
-            ],
-        )
-        for model, table in measured_tables(content).items()
-    ]
+    return [(model, *_cells(table)) for model, table in measured_tables(content).items()]
+
+
+def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table whose index is text."""
+    rows = zip(table.index, table.fillna("–").to_numpy().tolist(), strict=True)
+    return [str(column) for column in table.columns], [[str(t), *map(str, row)] for t, row in rows]
 
 
 def _diagnostics(content: ReportContent, names: Mapping[str, str]) -> list[dict[str, Any]]:

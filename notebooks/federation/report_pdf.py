@@ -16,6 +16,7 @@ from fpdf import FPDF
 from fpdf.enums import TableBordersLayout
 from fpdf.fonts import FontFace, TTFFont
 
+from federation.release import Release
 from federation.report_figures import Drawing, rounded
 from federation.report_page import Page, ReportContent, measured_tables, page_of
 
@@ -52,6 +53,8 @@ def _write(document: _Document, content: ReportContent) -> None:
         document.table(
             ["", *table.columns], [[str(t), *map(str, row)] for t, row in rows], size=6.4
         )
+    if content.release is not None:
+        _write_release(document, content.release, page)
     document.heading("What was refused")
     refused = [(f"{r['site']}\n{r['rule']}", r["sentence"]) for r in content.refusals]
     document.pairs(refused or [("", "No refusal was recorded.")])
@@ -84,6 +87,17 @@ def _write(document: _Document, content: ReportContent) -> None:
             )
             for log in content.audit
         ])  # fmt: skip
+
+
+def _write_release(document: _Document, release: Release, page: Page) -> None:
+    document.heading("Leakage test")
+    for sentence in (release.sentence, *release.reasons):
+        document.paragraph(sentence)
+    table = release.table().fillna("–")
+    rows = zip(table.index, table.to_numpy().tolist(), strict=True)
+    document.table(["", *table.columns], [[str(t), *map(str, row)] for t, row in rows], size=6.4)
+    if page.attacks is not None:
+        document.figures([page.attacks])
 
 
 class _Document(FPDF):

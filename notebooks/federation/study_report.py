@@ -25,6 +25,7 @@ from federation.comparison import Comparison
 from federation.errors import FederationError
 from federation.evaluation import SUPPRESSED
 from federation.model_card import model_card
+from federation.release import Release
 from federation.report_page import ReportContent, render_report
 from federation.report_pdf import render_pdf
 from federation.rounds_result import RoundsResult
@@ -103,6 +104,7 @@ def report(
     refusals: Sequence[Mapping[str, str]] = (),
     audit: Sequence[Mapping[str, Any]] = (),
     subgroups: Subgroups | None = None,
+    release: Release | None = None,
     day: dt.date | None = None,
 ) -> Written:
     """Write a study's report, model card and global model into a folder; each file whole or not.
@@ -122,11 +124,17 @@ def report(
             are in the report anyway.
         audit: Where the hospitals shared their logs: `title`, `lines`, `verified`, `public_key`.
         subgroups: The model measured by subgroup, as `evaluate_groups` gives it.
+        release: The verdict of the leakage test on this model, as `federation.release` gives it.
         day: The day that stands on it; by default today, in UTC.
 
     Raises:
-        FederationError: The folder cannot be written.
+        FederationError: The folder cannot be written, or `release` is about another model.
     """
+    if release is not None and release.weights_sha256 != result.weights_sha256:
+        raise FederationError(
+            f"the leakage test is about the model {release.weights_sha256[:12]}…, and the report "
+            f"about {result.weights_sha256[:12]}…; test the weights of `result`"
+        )
     asked = _asked(study) if decisions is None else {}
     content = ReportContent(
         title=words.title or study.wanted.title,
@@ -147,6 +155,7 @@ def report(
         audit=[dict(log) for log in audit],
         comparison=comparison,
         subgroups=subgroups,
+        release=release,
         diagnostics=dict(result.diagnostics),
         sentence=result.sentence,
         day=day or dt.datetime.now(dt.UTC).date(),

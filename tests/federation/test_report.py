@@ -18,7 +18,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import matplotlib
 
+    from federation.model_card import model_card
     from federation.report_page import ReportContent, render_report, write_report
+    from federation.report_pdf import render_pdf
+    from federation.study_report import Words
+    from leakages import two_sites
     from report_contents import REASON, make_content
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:matplotlib.*")
@@ -262,3 +266,16 @@ def test_without_states_a_contribution_shows_the_approval(tmp_path: Path) -> Non
         del site["state"]
     _, page = rendered(tmp_path, content)
     assert "3 of 3 approved" in page[""]
+
+
+def test_a_leakage_test_is_in_page_document_and_model_card() -> None:
+    content = make_content(release=two_sites())
+    page = Page(render_report(content))
+    assert "Not released: the limits of North Clinic do not hold." in page["leakage"]
+    assert "at most 10 % is allowed" in page["leakage"]
+    assert "What attacks find of the training images" in page["leakage"]
+    card = model_card(content, Words(), "train_classifier", {})
+    assert "## Leakage test" in card
+    assert "| North Clinic | limits do not hold |" in card
+    assert len(render_pdf(content)) > len(render_pdf(make_content()))
+    assert "leakage" not in Page(render_report(make_content())).texts
