@@ -44,6 +44,15 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
         yield made
 
 
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """For models so small that threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _trainer_goes_on(trainer: Trainer) -> Iterator[None]:
     """After each attack an honest run comes to its end."""
@@ -279,6 +288,7 @@ def noised_gradients(images: np.ndarray, noise: float, number: int) -> np.ndarra
     return np.stack(found)
 
 
+@pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize(
     ("noise", "least", "most"),
     [
