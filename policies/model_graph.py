@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -231,6 +231,11 @@ def read_graph(raw: bytes) -> ModelGraph | list[Finding]:
             )
             for one in error.errors(include_url=False)[:TOLD]
         ]
+
+
+def image_shape(shape: Sequence[int], size: int) -> Shape:
+    """(3, H, W) of what a model gets of images of a card's shape, resized to `size` if not 0."""
+    return (3, size, size) if size else (3, shape[0], shape[1])
 
 
 def check_graph(graph: ModelGraph, image: Shape, classes: int) -> list[Finding]:

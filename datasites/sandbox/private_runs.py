@@ -28,8 +28,7 @@ from datasites.sandbox.patient_samples import Patients, Physical, physical_batch
 from datasites.sandbox.rebuilding import Rebuilt
 from datasites.sandbox.worker import Data
 from policies.arrays import Arrays
-from policies.model_graph import ModelGraph, check_graph, read_graph
-from policies.model_layers import Shape
+from policies.model_graph import ModelGraph, check_graph, image_shape, read_graph
 from policies.privacy.noise import gaussian_steps
 from policies.privacy.plan import ScorePlan, TrainingPlan, scored_classes
 
@@ -159,11 +158,6 @@ def _model(
     numbers = 6 * found.value_count(image) + 3 * found.parameter_count() * training
     room = memory_mb * 2**20 // 2 - 4 * 6 * found.parameter_count()
     return model, max(1, min(MOST_AT_ONCE, room // (4 * numbers)))
-
-
-def image_shape(shape: list[int], size: int) -> Shape:
-    """(3, H, W) of what a model gets of images of a card's shape."""
-    return (3, size, size) if size else (3, shape[0], shape[1])
 
 
 def _padded(images: NDArray[Any], rows: NDArray[np.int64], at_once: int, size: int) -> Tensor:

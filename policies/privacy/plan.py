@@ -8,7 +8,8 @@ nothing.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -46,7 +47,7 @@ class TrainingPlan(Strict):
     """What a step's sum is divided by: `sampling_rate` times the card's number of patients."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """What makes steps of noised gradients."""
-    learning_rate: float = Field(gt=0, le=1000)
+    learning_rate: float = Field(default=2.0, gt=0, le=1000)
     """Learning rate at the start."""
     schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes on: as it is, or down to 0 along half a cosine."""
@@ -67,6 +68,47 @@ class TrainingPlan(Strict):
             sampling_rate=self.sampling_rate,
             steps=self.steps,
         )
+
+
+SETTINGS = ("optimizer", "learning_rate", "schedule", "momentum", "weight_decay", "size")
+"""Fields of a training plan that are the researcher's: arguments of the job, as approved."""
+
+
+def plan_training(
+    mechanism: Mechanism,
+    *,
+    unit: Unit,
+    patients: int,
+    examples: int,
+    clip_norm: float,
+    images_per_patient: int,
+    config: Mapping[str, Any],
+) -> TrainingPlan:
+    """The plan of one run.
+
+    Args:
+        mechanism: What the run is charged as.
+        unit: Whose presence is hidden.
+        patients: How many of them the card tells, or what stands for it; not counted in the data.
+        examples: The number of images that is told with the update.
+        clip_norm: C, of the policy.
+        images_per_patient: Of the policy.
+        config: The job's arguments, of which `SETTINGS` are read.
+
+    Raises:
+        ValueError: A setting is none that the trainer has (pydantic's ValidationError).
+    """
+    return TrainingPlan(
+        unit=unit,
+        sampling_rate=mechanism.sampling_rate,
+        steps=mechanism.steps,
+        noise_multiplier=mechanism.noise_multiplier,
+        clip_norm=clip_norm,
+        images_per_patient=images_per_patient,
+        expected_batch=mechanism.sampling_rate * patients,
+        examples=examples,
+        **{name: config[name] for name in SETTINGS if name in config},
+    )
 
 
 class ScorePlan(Strict):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datasites.sandbox.rebuilding import Rebuilt
 from policies.model_graph import ModelGraph, check_graph, read_graph
@@ -71,6 +73,35 @@ def test_weights_that_are_not_the_parameters_are_refused(change: Any) -> None:
     change(weights)
     with pytest.raises(ValueError, match="sent"):
         Rebuilt(graph_of(tiny())).load(weights)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_honest_chain_of_layers_is_rebuilt_to_the_bit(data: st.DataObject) -> None:
+    nn, channels, layers = torch.nn, 3, []
+    for kind in data.draw(st.lists(st.sampled_from("cgrpad"), max_size=6)):
+        if kind == "c":
+            after, groups = data.draw(st.sampled_from([(4, 1), (2 * channels, channels), (6, 1)]))
+            bias, stride = data.draw(st.booleans()), data.draw(st.integers(1, 2))
+            layers.append(nn.Conv2d(channels, after, 3, stride, 1, groups=groups, bias=bias))
+            channels = after
+        else:
+            layers.append({
+                "g": nn.GroupNorm(1, channels, eps=data.draw(st.sampled_from([1e-5, 1e-3]))),
+                "r": data.draw(st.sampled_from([nn.ReLU(inplace=True), nn.SiLU(), nn.ReLU6()])),
+                "p": nn.MaxPool2d(3, 2, 1, ceil_mode=data.draw(st.booleans())),
+                "a": nn.AvgPool2d(3, 1, 1, count_include_pad=data.draw(st.booleans())),
+                "d": nn.Dropout(0.3),
+            }[kind])  # fmt: skip
+    layers += [nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten(), nn.Linear(2 * channels, 3)]
+    model = nn.Sequential(*layers).eval()
+    graph = graph_of(model)
+    rebuilt = Rebuilt(graph).eval()
+    rebuilt.load(weights_of(model))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), model(images))
+    assert check_graph(graph, (3, 32, 32), 3) == []
 
 
 class Written(torch.nn.Module):

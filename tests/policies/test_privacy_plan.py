@@ -8,8 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from policies.privacy.mechanisms import Mechanism
-from policies.privacy.plan import score_sensitivity, steps_for
-from private_models import score_plan, training_plan
+from policies.privacy.plan import (
+    SETTINGS,
+    TrainingPlan,
+    plan_training,
+    score_sensitivity,
+    steps_for,
+)
+from private_models import JOB, score_plan, training_plan
 
 
 @pytest.mark.parametrize(
@@ -43,6 +49,27 @@ def test_plans_are_charged_as_what_they_do() -> None:
     charged = Mechanism(noise_multiplier=1.5, sampling_rate=0.1, steps=7)
     assert plan.mechanism == charged
     assert score_plan(noise_multiplier=3.0).mechanism == Mechanism(noise_multiplier=3.0)
+
+
+def test_a_plan_takes_the_researchers_settings_and_no_others() -> None:
+    charged = Mechanism(noise_multiplier=1.5, sampling_rate=0.1, steps=7)
+    config = {"learning_rate": 0.5, "optimizer": "adam", "model": "small_cnn", "steps": 9,
+              "noise_multiplier": 0.1, "clip_norm": 9.0, "examples": 1, "seed": 3}  # fmt: skip
+    plan = plan_training(
+        charged, unit="patient", patients=200, examples=450, clip_norm=2.0, images_per_patient=3,
+        config=config,
+    )  # fmt: skip
+    assert plan.mechanism == charged
+    assert (plan.learning_rate, plan.optimizer, plan.size) == (0.5, "adam", 0)
+    assert (plan.clip_norm, plan.images_per_patient, plan.examples) == (2.0, 3, 450)
+    assert plan.expected_batch == pytest.approx(20)
+
+
+def test_the_job_has_the_settings_of_a_plan_with_the_same_defaults() -> None:
+    told = JOB.call("defaults")
+    fields = TrainingPlan.model_fields
+    assert {n: told[n] for n in SETTINGS} == {n: fields[n].default for n in SETTINGS}
+    assert set(told) == {*SETTINGS, "model", "seed"}
 
 
 @pytest.mark.parametrize(
