@@ -6,7 +6,7 @@ arguments it takes those that say nothing of how much privacy a step costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,16 +26,14 @@ from policies.arrays import Arrays
 from policies.contract import Contract, Terms
 from policies.document import Policy
 from policies.findings import refuse
-from policies.model_graph import ModelGraph, check_graph
+from policies.model_graph import ModelGraph, check_graph, image_shape
 from policies.privacy.mechanisms import Mechanism
-from policies.privacy.plan import ScorePlan, TrainingPlan
+from policies.privacy.plan import ScorePlan, TrainingPlan, plan_training
 from policies.sections import SandboxRule
 from policies.strict import validation_sentences
 
-OF_TRAINING = ("optimizer", "learning_rate", "schedule", "momentum", "weight_decay", "size")
-"""Arguments of a job that the plan of training takes, where the job has them."""
 OF_SCORING = ("split", "bins", "operating_point", "size")
-"""The same for a table of scores."""
+"""Arguments of a job that the plan of a table of scores takes, where the job has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +86,29 @@ class PrivateRun:
             ModelRefused: An argument of the job is none for training.
         """
         rule, patients = self.policy.privacy, self.card.patients.get("train")
-        counted = patients or self.card.images("train") or self.policy.examples.minimum
-        fixed = {
-            "unit": "patient" if patients_known else "image",
-            "sampling_rate": self.mechanism.sampling_rate,
-            "steps": self.mechanism.steps,
-            "noise_multiplier": self.mechanism.noise_multiplier,
-            "clip_norm": rule.clip_norm,
-            "images_per_patient": rule.images_per_patient,
-            "expected_batch": self.mechanism.sampling_rate * counted,
-            "examples": examples_told(0, self.card, self.policy),
-        }
-        return _parsed(TrainingPlan, {**self._chosen(OF_TRAINING), **fixed})
+        return _fitting(
+            TrainingPlan,
+            lambda: plan_training(
+                self.mechanism,
+                unit="patient" if patients_known else "image",
+                patients=patients or self.card.images("train") or self.policy.examples.minimum,
+                examples=examples_told(0, self.card, self.policy),
+                clip_norm=rule.clip_norm,
+                images_per_patient=rule.images_per_patient,
+                config=self.config,
+            ),
+        )
 
     def score_plan(self, patients_known: bool) -> ScorePlan:
         """How a split is scored; raises as `training_plan`."""
+        chosen = {name: self.config[name] for name in OF_SCORING if name in self.config}
         fixed = {
             "unit": "patient" if patients_known else "image",
             "noise_multiplier": self.mechanism.noise_multiplier,
             "images_per_patient": self.policy.privacy.images_per_patient,
             "examples": examples_told(0, self.card, self.policy),
         }
-        return _parsed(ScorePlan, {"split": "test", **self._chosen(OF_SCORING), **fixed})
-
-    def _chosen(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: self.config[name] for name in names if name in self.config}
+        return _fitting(ScorePlan, lambda: ScorePlan(**{"split": "test", **chosen, **fixed}))
 
 
 def run_privately(cages: PrivateCages, run: PrivateRun, limits: SandboxRule) -> RunResult:
@@ -131,8 +127,7 @@ def run_privately(cages: PrivateCages, run: PrivateRun, limits: SandboxRule) -> 
         if run.scores
         else run.training_plan(cages.patients_known)
     )
-    height, width = run.card.shape[:2]
-    image = (3, plan.size, plan.size) if plan.size else (3, height, width)
+    image = image_shape(run.card.shape, plan.size)
     if wrong := check_graph(graph, image, len(run.card.classes)):
         raise ModelRefused(wrong)
     if isinstance(plan, ScorePlan):
@@ -162,15 +157,13 @@ def _check_parameters(graph: ModelGraph, contract: Contract) -> None:
 P = TypeVar("P", TrainingPlan, ScorePlan)
 
 
-def _parsed(model: type[P], plain: dict[str, Any]) -> P:
+def _fitting(model: type[P], make: Callable[[], P]) -> P:
     try:
-        return model.model_validate(plain)
+        return make()
     except ValidationError as error:
         raise ModelRefused(
             [
-                refuse(
-                    "arguments.plan", sentence, "what the hospital's trainer knows", "correct it"
-                )
+                refuse("arguments.plan", sentence, "what the trainer knows", "correct it")
                 for sentence in validation_sentences(error, model)
             ]
         ) from error
