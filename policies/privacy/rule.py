@@ -79,7 +79,8 @@ class PrivacyRule(Strict):
             return told + (
                 "Two datasets are neighbours if one has one patient more, with all images. "
                 "Assumed: it is known which image is whose, and the numbers on a dataset's card "
-                "are public. Where patients are not known, the unit is the image."
+                "are public. Where patients are not known, the unit is the image. Not covered: the "
+                "time that a run takes, which tells about how many patients were drawn."
             )
         time = (
             f"Updates are given out {self.release_after_s} s after a run began."
