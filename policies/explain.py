@@ -182,7 +182,7 @@ def _release(rule: ReleaseRule) -> Iterator[str]:
     for name, limit in (
         ("0.1", rule.maximum_tpr_at_0_1_percent), ("1", rule.maximum_tpr_at_1_percent),
     ):  # fmt: skip
-        found = f"of the training images at a false positive rate of {name} %"
+        found = f"of the training images at a false positive rate of {name}%"
         if limit is None:
             yield f"In that test an attack may find any share {found}."
         else:

@@ -186,11 +186,9 @@ FIELDS = {
     "privacy.release_after_s": Field("seconds after which updates are given out", neutral),
     "release.required": Field("a leakage test before release", ranked(True, False)),
     "release.maximum_tpr_at_0_1_percent": Field(
-        "members found at a false positive rate of 0.1 %", most
+        "members found at a false positive rate of 0.1%", most
     ),
-    "release.maximum_tpr_at_1_percent": Field(
-        "members found at a false positive rate of 1 %", most
-    ),
+    "release.maximum_tpr_at_1_percent": Field("members found at a false positive rate of 1%", most),
     "release.maximum_parameters_per_patient": Field("parameters of a model per patient", most),
     **{f"review.{name}": field for name, field in REQUIREMENT.items()},
     "review.rehearsal.images": Field("invented images that a rehearsal changes", neutral),

@@ -118,14 +118,11 @@ def ranges(hold_outs, members, minimum):
     n, m, falling = len(hold_outs), len(members), np.sort(hold_outs)[::-1]
     if n < minimum or m < minimum:
         return passed[:, 1:]
-    above = members > falling[0]
     for k, share in enumerate(shares):
         wanted = fit(int(np.ceil(share * n - 1e-9)), passed[0, k], n, minimum)
-        if wanted > passed[0, k]:
-            passing = hold_outs >= falling[wanted - 1]  # ties are passed together
-            wanted = fit(int(passing.sum()), passed[0, k], n, minimum)
-            above = members >= falling[wanted - 1]
-        reached = m if share == 1 else int(above.sum())
+        if wanted:  # ties are passed together
+            wanted = fit(int((hold_outs >= falling[wanted - 1]).sum()), passed[0, k], n, minimum)
+        reached = m if wanted == n else int((members > falling[wanted]).sum())
         passed[:, k + 1] = wanted, fit(reached, passed[1, k], m, minimum)
     return np.diff(passed)
 

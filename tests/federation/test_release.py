@@ -86,7 +86,7 @@ def test_rates_are_read_where_hold_outs_resolve_them() -> None:
         # the upper end of 10 of 1,000 is 0.0183
         (leakage(EVEN, EVEN), ReleaseRule(maximum_tpr_at_1_percent=0.019), []),
         (leakage(EVEN, EVEN), ReleaseRule(maximum_tpr_at_1_percent=0.018),
-            ["at 1 % at most 1.8 % is allowed"]),
+            ["at 1% at most 1.8% is allowed"]),
         # five of 1,000 at 0.5 %, with an upper end of 0.0117, stand for those at 0.1 %
         (leakage(EVEN, EVEN), ReleaseRule(maximum_tpr_at_0_1_percent=0.012), []),
         (leakage(EVEN, EVEN), ReleaseRule(maximum_tpr_at_0_1_percent=0.011),

@@ -272,7 +272,7 @@ def test_a_leakage_test_is_in_page_document_and_model_card() -> None:
     content = make_content(release=two_sites())
     page = Page(render_report(content))
     assert "Not released: the limits of North Clinic do not hold." in page["leakage"]
-    assert "at most 10 % is allowed" in page["leakage"]
+    assert "at most 10% is allowed" in page["leakage"]
     assert "What attacks find of the training images" in page["leakage"]
     card = model_card(content, Words(), "train_classifier", {})
     assert "## Leakage test" in card
