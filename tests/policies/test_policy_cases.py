@@ -125,6 +125,7 @@ DECIDED_ELSEWHERE = {
     "runs.per_day", "expiry.undecided_days",  # while time passes
     "sandbox.memory_mb", "sandbox.time_s", "sandbox.processes",  # in the sandbox
     "sandbox.proof_days",  # when it runs
+    *(path for path in FIELDS if path.startswith("release.")),  # after training
     "publishing.minimum_per_class", "publishing.minimum_patients", "publishing.text_search",
     "publishing.suspect_modalities", "publishing.recognisable_heads",  # before publishing
     "review.rehearsal.images", "review.rehearsal.time_s", "review.rehearsal.must_succeed",
