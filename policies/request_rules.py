@@ -147,7 +147,7 @@ def _access(ask: Ask, policy: Policy) -> Iterator[Finding]:
         "access.allowed",
         ask.terms.access in possible,
         f"access `{ask.terms.access}`",
-        ", ".join(possible) or "none that this version of Sitegate has",
+        ", ".join(possible) or "none, as `trainer` needs mode dp_sgd",
         "ask for this kind of access",
     )
 

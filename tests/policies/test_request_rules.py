@@ -159,9 +159,9 @@ REFUSED = [
         "dataset.version: version 000000010000; allowed: 00000000. "
         "To do: ask for one of these versions."),
     ({"access": ["trainer"]}, {"access": "arrays"},
-        "access.allowed: access `arrays`; allowed: none that this version of Sitegate has. "
+        "access.allowed: access `arrays`; allowed: none, as `trainer` needs mode dp_sgd. "
         "To do: ask for this kind of access."),
-    ({}, {"access": "trainer", "text": "# nothing\ndef train(card, config): ...\n"},
+    ({}, {"access": "trainer"},
         "access.allowed: access `trainer`; allowed: arrays. "
         "To do: ask for this kind of access."),
     # how much
