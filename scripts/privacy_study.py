@@ -40,8 +40,8 @@ JOBS = Path(__file__).resolve().parent.parent / "notebooks" / "jobs"
 DELTA = 1e-5
 CAP = 100.0
 """Of the policies: the most there is, so that each setting can be measured on the same sites."""
-PRIVATE = {"model": "small_cnn", "learning_rate": 2.0, "momentum": 0.0}
-"""Arguments of the private job: plain steps along the noised mean."""
+LAST, SLOWER = 0.3, 0.25
+"""The last rounds, and the part of the learning rate that they have: the model settles."""
 PLAIN = {"augmentation": 0.0, "learning_rate": 0.05, "batch_size": 32}
 """Arguments of the same model trained without privacy."""
 SPLITS = ("val", "test")
@@ -75,9 +75,9 @@ def main(
     ] = "8,3,1",
     sampling_rate: Annotated[
         float, typer.Option(min=0.001, max=1, help="Part of a hospital's patients in a step.")
-    ] = 0.25,
-    epochs: Annotated[float, typer.Option(min=0.1, help="Local epochs per round.")] = 2.0,
-    learning_rate: Annotated[float, typer.Option(help="Of the private steps.")] = 2.0,
+    ] = 0.5,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Local epochs per round.")] = 3.0,
+    learning_rate: Annotated[float, typer.Option(help="Of the private steps.")] = 3.0,
     plain: Annotated[bool, typer.Option(help="Also train without privacy.")] = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
@@ -136,9 +136,8 @@ def _policy(private: bool) -> dict[str, Any]:
         "access": ["trainer"],
         "privacy": {"mode": "dp_sgd", "maximum_epsilon": CAP, "delta": DELTA},
         "arguments": {
-            "model": {"choices": ["small_cnn", "mobilenet_v2"]},
+            "model": {"choices": ["small_cnn"]},
             "learning_rate": {"low": 0.0, "high": 100.0},
-            "momentum": {"low": 0.0, "high": 0.99},
         },
     }
 
@@ -146,8 +145,8 @@ def _policy(private: bool) -> dict[str, Any]:
 def _private(
     setting: Setting, sites: Federation, epsilon: float, seeds: int, learning_rate: float
 ) -> pd.DataFrame:
-    job, config = federation.read_job(JOBS / "train_privately.py"), dict(PRIVATE)
-    config["learning_rate"] = learning_rate
+    job = federation.read_job(JOBS / "train_privately.py")
+    config = {"model": "small_cnn", "learning_rate": learning_rate}
     rows = []
     for seed in range(seeds):
         weights = job.call("initial_weights", _card(), {**config, "seed": seed})
@@ -157,7 +156,7 @@ def _private(
                 weights, title="train a pneumonia classifier privately",
                 purpose="measure what privacy costs", dataset=DATASET, runs=setting.rounds,
                 epsilon=epsilon, sampling_rate=setting.sampling_rate, epochs=setting.epochs,
-                config=config,
+                config={**config, "learning_rate": (0.0, 100.0)},
             ),
         )  # fmt: skip
         approve(setting.sites, study)
@@ -179,7 +178,10 @@ def _plain(setting: Setting, sites: Federation, seeds: int) -> pd.DataFrame:
             federation.training_terms(
                 weights, title="train a pneumonia classifier", dataset=DATASET,
                 purpose="measure what privacy costs", runs=setting.rounds + 1,
-                config={**config, "seed": (0, 1000), "round": (0, 10_000)},
+                config={
+                    **config, "seed": (0, 1000), "round": (0, 10_000),
+                    "learning_rate": (0.0001, 0.5),
+                },
             ),
         )  # fmt: skip
         approve(setting.sites, study)
@@ -194,9 +196,16 @@ def _trained(
     setting: Setting, study: Any, weights: Arrays, config: dict[str, Any], build: Any, name: str
 ) -> dict[str, Any]:
     clock = time.monotonic()
-    result = federation.run_rounds(
-        study, weights, config, rounds=setting.rounds, at_once=2, progress=False
-    )
+    result: Any = weights
+    last = round(LAST * setting.rounds)
+    slower = {**config, "learning_rate": SLOWER * config["learning_rate"]}
+    first = 1
+    for rounds, given in ((setting.rounds - last, config), (last, slower)):
+        if rounds:
+            result = federation.run_rounds(
+                study, result, given, rounds=rounds, first_round=first, at_once=2, progress=False
+            )
+        first += rounds
     seconds = (time.monotonic() - clock) / setting.rounds
     row = {"setting": name, **_measured(build(), result.weights, setting), "s per round": seconds}
     out.print(f"{name:<12} {row}", markup=False, soft_wrap=True)

@@ -43,12 +43,14 @@ class SiteRelease:
         limits: From its policy.
         leakage: What was found, None where no test was made.
         reasons: Why the model is not released there, each a sentence; empty where it is.
+        guarantee: What its policy guarantees in the place of a test; empty where it does not.
     """
 
     title: str
     limits: ReleaseRule
     leakage: Leakage | None
     reasons: tuple[str, ...]
+    guarantee: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ def release(
     """Test a global model for leakage inside every site, and hold it to each site's limits.
 
     A site that refuses the test or does not answer is a reason against the release where its
-    policy requires the test; so is a site whose policy is not known.
+    policy requires the test; so is a site whose policy is not known. A site whose policy keeps
+    differential privacy allows no such test, and its guarantee stands in the place of one.
 
     Args:
         study: An approved study of `notebooks/jobs/test_leakage.py` (`leakage_terms`).
@@ -183,6 +186,8 @@ def judged(
     rule = site.policy.release
     if leakage is not None:
         return SiteRelease(site.title, rule, leakage, tuple(leakage.breaches(rule)))
+    if site.policy.privacy.mode != "none":  # under which no test of single images is allowed
+        return SiteRelease(site.title, rule, None, (), site.policy.privacy.guarantee())
     told = " ".join(str(error).split()).rstrip(".")
     reasons = (f"its policy requires the test, and it was not made: {told}",)
     return SiteRelease(site.title, rule, None, reasons if rule.required else ())
@@ -221,7 +226,8 @@ def _in_words(site: SiteRelease) -> dict[str, str]:
     words = {"verdict": "limits do not hold" if site.reasons else "limits hold"}
     found, rule = site.leakage, site.limits
     if found is None:
-        return {**words, "members": "not tested"}
+        untested = "not tested: differential privacy instead" if site.guarantee else "not tested"
+        return {**words, "members": untested}
     limits = (rule.maximum_tpr_at_0_1_percent, rule.maximum_tpr_at_1_percent)
     for fpr, limit in zip(LOW_FPRS, limits, strict=True):
         attack, point = found.worst(fpr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import factories
+from federation.errors import FederationError
 from federation.leakage import ATTACKS
-from federation.release import NotReleasedError, Release
+from federation.release import NotReleasedError, Release, judged
 from hospitals import JOBS
 from leakages import leakage, site_release, two_sites
 from policies.document import load_policy
@@ -129,3 +132,23 @@ def test_a_site_that_was_not_tested_is_drawn_and_shown_as_such() -> None:
     untested = Release("0" * 64, {"a": site_release("A", None, ReleaseRule(required=False))})
     assert untested.table().loc["A", "members"] == "not tested"
     assert any("not tested" in text.get_text() for text in untested.figure().axes[0].texts)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "released"),
+    [
+        ({"mode": "none"}, False),
+        ({"mode": "update_noise", "maximum_epsilon": 8.0, "delta": 1e-5}, True),
+    ],
+)
+def test_differential_privacy_stands_in_the_place_of_a_test(
+    privacy: dict[str, Any], released: bool
+) -> None:
+    site = SimpleNamespace(
+        title="St Mary's", is_absent=False, policy=factories.policy(privacy=privacy)
+    )
+    study: Any = SimpleNamespace(federation={"st-marys": site})
+    verdict = judged(study, "st-marys", None, FederationError("tables are refused"))
+    assert Release("0" * 64, {"st-marys": verdict}).released is released
+    assert ("Epsilon at most 8" in verdict.guarantee) is released
+    assert ("tables are refused" in "".join(verdict.reasons)) is not released
