@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from nacl.encoding import HexEncoder
-from nacl.exceptions import BadSignatureError
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import SigningKey
 
 from datasites.errors import ConfigurationError
 from datasites.files import write_private
 from datasites.imaging.pseudonyms import Pseudonyms
+from policies.site_signature import framed
+from policies.site_signature import is_signed as is_signed
 
 TRIAL_CERTIFICATE_DAYS = 365
 
@@ -47,22 +48,7 @@ class SiteKey:
 
     def sign(self, purpose: str, message: bytes) -> str:
         """Hex signature of `message` for one purpose; it is not valid for another."""
-        return self._key.sign(_framed(purpose, message)).signature.hex()
-
-
-def is_signed(public_hex: str, purpose: str, message: bytes, signature: str) -> bool:
-    """Whether the holder of `public_hex` signed `message` for this purpose."""
-    try:
-        VerifyKey(public_hex.encode(), HexEncoder).verify(
-            _framed(purpose, message), bytes.fromhex(signature)
-        )
-    except (BadSignatureError, ValueError, TypeError):
-        return False
-    return True
-
-
-def _framed(purpose: str, message: bytes) -> bytes:
-    return f"sitegate {purpose} v1\n".encode() + message
+        return self._key.sign(framed(purpose, message)).signature.hex()
 
 
 def make_keys(keys: Path, host: str, name: str) -> None:
